@@ -1,0 +1,195 @@
+"""The plain data that rooms hand to each other; no behaviour beyond construction and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+REAL = "real"
+LEVELS = ("authenticity", "forgery_type", "family", "generator")
+"""The four questions one class head answers, from coarse to fine."""
+
+
+# --- from a source -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a dataset itself says about the face in an image.
+
+    box: (x0, y0, x1, y1) in pixels of the upright original; landmarks: [5, 2] float32 in the same pixels, in the order
+    eye at image left, eye at image right, nose tip, mouth corner at image left, mouth corner at image right;
+    gaze: (pitch, yaw) in radians, pitch > 0 up, yaw > 0 towards image right.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    landmarks: NDArray[np.float32] | None = None
+    gaze: tuple[float, float] | None = None
+
+
+class Payload(Protocol):
+    """Where an image's encoded bytes come from. Picklable, so that a worker process can read it."""
+
+    def read(self) -> bytes:
+        """Return the encoded file; raise OSError or DataError when it cannot be had."""
+        ...
+
+    def stamp(self) -> str:
+        """Return a short text that changes when the bytes change (size and time of a file, seed of a renderer)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """One image of a source before anything was done to it: its labels, and how to read it.
+
+    ``key`` is unique within (source, generator) and stable between runs. ``generator`` is ``real`` or a generator's
+    canonical name; ``domain`` names the real data behind the face; ``identities`` lists everyone who is in it (a swap
+    has two).
+    """
+
+    key: str
+    generator: str
+    family: str
+    forgery_type: str
+    domain: str
+    licence: str
+    payload: Payload
+    annotation: Annotation | None = None
+    generator_version: str | None = None
+    source_split: str | None = None
+    video: str | None = None
+    frame: int | None = None
+    identities: tuple[str, ...] = ()
+
+
+# --- faces and gaze ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A face found in an image: box (x0, y0, x1, y1) and optional [5, 2] landmarks in pixels, score in 0..1 or None."""
+
+    box: tuple[float, float, float, float]
+    score: float | None = None
+    landmarks: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gaze:
+    """Gaze of N faces: pitch and yaw [N] float32 in radians (NaN where unknown), features [N, D] float32 or None."""
+
+    pitch: NDArray[np.float32]
+    yaw: NDArray[np.float32]
+    features: NDArray[np.float32] | None = None
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One class of the attribution head: ``real`` or a generator of the train split, with its coarser labels."""
+
+    name: str
+    family: str
+    forgery_type: str
+
+    def value(self, level: str) -> str:
+        """Return this leaf's value at ``authenticity``, ``forgery_type``, ``family`` or ``generator``."""
+        return level_value(level, self.name, self.family, self.forgery_type)
+
+
+def level_value(level: str, generator: str, family: str, forgery_type: str) -> str:
+    """Return the value of a face at one of the four levels."""
+    if level == "authenticity":
+        return REAL if generator == REAL else "fake"
+    return {"generator": generator, "family": family, "forgery_type": forgery_type}[level]
+
+
+Input = Literal["image", "gaze_map", "gaze", "header"]
+"""What a model may ask for: the face, its 2-channel gaze map, (pitch, yaw), or the file's metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B faces as a model sees them; what the model did not ask for is None.
+
+    image [B, 3, H, W] float32 after the model's own preprocessing; gaze_map [B, 2, h, w] float32 in 0..1;
+    gaze [B, 2] float32 (pitch, yaw) in radians, NaN where unknown; header [B, F] float32 (see
+    ``records.manifest.HEADER_FEATURES``); target [B] int64 index of the leaf class, only in training and validation.
+    """
+
+    size: int
+    image: torch.Tensor | None = None
+    gaze_map: torch.Tensor | None = None
+    gaze: torch.Tensor | None = None
+    header: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A model's answer: logits [B, C] over the leaf classes (None for a pure detector), fake_score [B], higher = more fake."""
+
+    logits: torch.Tensor | None
+    fake_score: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A published weights file: where it lies, what it must hash to, and on what terms it may be used."""
+
+    name: str
+    url: str
+    sha256: str
+    bytes: int
+    licence: str
+    training_data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is trained unless the user says otherwise (AdamW, cosine schedule with warm-up, early stopping on val)."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_fraction: float = 0.05
+    patience: int = 5
+    horizontal_flip: bool = True
+
+
+Transform = Callable[[NDArray[np.uint8], "np.random.Generator | None"], NDArray[np.float32]]
+"""A model's preprocessing: face [H, W, 3] uint8 RGB, and a random generator in training or None in evaluation → [3, h, w]."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything dfad-bench needs to know about a model; a model file exposes one as ``MODEL``.
+
+    ``build(classes)`` returns an ``nn.Module`` that maps a Batch to an Output and, to be trainable, has ``loss(batch)``.
+    ``load_backbone(module, path)`` fills the module from one of ``backbone_weights``. ``trained_on`` names datasets that
+    published weights have seen, so that a leaderboard can mark contamination.
+    """
+
+    build: Callable[[Sequence[Leaf]], nn.Module]
+    inputs: tuple[Input, ...]
+    reference: str
+    licence: str
+    preprocess: Transform | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    backbone_weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    load_backbone: Callable[[nn.Module, Path], None] | None = None
+    trained_on: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
