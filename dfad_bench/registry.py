@@ -85,7 +85,9 @@ def find(kind: str, name: str) -> Entry:
     if name.endswith(what.suffix) or "/" in name or "\\" in name:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UsageError(f"There is no {what.singular} file {name!r}. Give the path of an existing {what.suffix} file.")
+            raise UsageError(
+                f"There is no {what.singular} file {name!r}. Give the path of an existing {what.suffix} file."
+            )
         return Entry(path.stem, str(path), path=path.resolve())
     known = entries(kind)
     if name not in known:

@@ -44,7 +44,9 @@ class Generator:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES or self.forgery_type not in FORGERY_TYPES:
-            raise ValueError(f"generator {self.name!r}: unknown family or forgery type {self.family!r}, {self.forgery_type!r}")
+            raise ValueError(
+                f"generator {self.name!r}: unknown family or forgery type {self.family!r}, {self.forgery_type!r}"
+            )
 
 
 def normalise(name: str) -> str:
@@ -90,7 +92,14 @@ class Taxonomy:
 
 
 def _searchable(generator: Generator) -> str:
-    parts = (generator.name, generator.title, generator.family, generator.forgery_type, str(generator.year), generator.reference)
+    parts = (
+        generator.name,
+        generator.title,
+        generator.family,
+        generator.forgery_type,
+        str(generator.year),
+        generator.reference,
+    )
     return " ".join(normalise(part) for part in (*parts, *generator.aliases))
 
 

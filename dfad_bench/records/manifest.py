@@ -1,0 +1,252 @@
+"""The table of prepared faces: its columns, how it is read and checked, and its fingerprint.
+
+A manifest is a Hugging Face *imagefolder*: ``load_dataset("imagefolder", data_dir=…)`` shows it without any code of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dfad_bench.config import Strict, validate
+from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES
+from dfad_bench.types import REAL
+
+SCHEMA_VERSION = 1
+METADATA, SKIPPED = "metadata.parquet", "skipped.parquet"
+_FOOTER_KEY = b"dfad_bench"
+
+_text = pa.string()
+_required = {"nullable": False}
+COLUMNS = pa.schema(
+    [
+        pa.field("id", _text, **_required),
+        pa.field("file_name", _text, **_required),
+        pa.field("gaze_file_name", _text),
+        pa.field("source", _text, **_required),
+        pa.field("generator", _text, **_required),
+        pa.field("family", _text, **_required),
+        pa.field("forgery_type", _text, **_required),
+        pa.field("generator_version", _text),
+        pa.field("domain", _text, **_required),
+        pa.field("source_split", _text),
+        pa.field("video", _text),
+        pa.field("frame", pa.int32()),
+        pa.field("identities", pa.list_(_text), **_required),
+        pa.field("box", pa.list_(pa.float32()), **_required),
+        pa.field("landmarks", pa.list_(pa.float32())),
+        pa.field("detection_score", pa.float32()),
+        pa.field("crop_scale", pa.float32(), **_required),
+        pa.field("gaze_pitch", pa.float32()),
+        pa.field("gaze_yaw", pa.float32()),
+        pa.field("original_width", pa.int32(), **_required),
+        pa.field("original_height", pa.int32(), **_required),
+        pa.field("original_format", _text, **_required),
+        pa.field("jpeg_quality", pa.int16()),
+        pa.field("sha256", _text, **_required),
+        pa.field("perceptual_hash", _text, **_required),
+        pa.field("licence", _text, **_required),
+    ]
+)
+"""One row per face. ``crop_scale`` is crop pixels per original pixel: above 1 the face was enlarged."""
+
+SKIPPED_COLUMNS = pa.schema(
+    [
+        pa.field("id", _text, **_required),
+        pa.field("generator", _text, **_required),
+        pa.field("reason", _text, **_required),
+        pa.field("detail", _text, **_required),
+    ]
+)
+"""One row per input that did not become a face, with the reason as one word and a sentence of detail."""
+
+
+class PrepareRecipe(Strict):
+    """How faces were made from images; two manifests with one recipe were cut the same way."""
+
+    face_detector: str
+    face_detector_sha256: str | None
+    gaze_estimator: str
+    gaze_estimator_sha256: str | None
+    size: int
+    margin: float
+    border: str = "reflect_101"
+    resampling: str = "area below, bicubic above the original resolution"
+    source_options: dict[str, Any]
+    software: dict[str, str]
+
+
+class Footer(Strict):
+    """What a manifest says about itself, stored as JSON in the Parquet footer."""
+
+    schema_version: int
+    source: str
+    plugin: str
+    homepage: str
+    recipe: PrepareRecipe
+    limit: int | None
+    declared: int
+    kept: int
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A prepared source: its folder, its table (possibly with fewer columns than on disk) and its footer."""
+
+    root: Path
+    table: pa.Table
+    footer: Footer
+
+    @property
+    def name(self) -> str:
+        """The source's name, which begins every id."""
+        return self.footer.source
+
+
+def with_footer(schema: pa.Schema, footer: Footer) -> pa.Schema:
+    """Return the schema with the footer stored in its metadata."""
+    return schema.with_metadata({_FOOTER_KEY: footer.model_dump_json().encode()})
+
+
+def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
+    """Read and check a manifest.
+
+    root: the folder that holds ``metadata.parquet``; columns: those needed, all by default.
+    Raises UsageError where there is no manifest, DataError where the file is damaged or breaks a promise of the format.
+    """
+    path = root / METADATA
+    if not path.is_file():
+        raise UsageError(f"There is no manifest in {root}: {METADATA} is missing. Run 'dfad-bench prepare' first.")
+    try:
+        schema = pq.read_schema(path)
+        footer = _footer(schema, path)
+        missing = [name for name in (columns or COLUMNS.names) if name not in schema.names]
+        if missing:
+            raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
+        table = pq.read_table(path, columns=list(columns) if columns else COLUMNS.names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error}). Prepare the source again.") from None
+    for name in table.column_names:
+        expected = COLUMNS.field(name)
+        if table.schema.field(name).type != expected.type:
+            raise DataError(f"{path}: column {name} is {table.schema.field(name).type}, expected {expected.type}.")
+        if not expected.nullable and table[name].null_count:
+            raise DataError(f"{path}: column {name} has empty cells.")
+    _check_values(table, path)
+    return Manifest(root, table, footer)
+
+
+def _footer(schema: pa.Schema, path: Path) -> Footer:
+    try:
+        stored = json.loads((schema.metadata or {})[_FOOTER_KEY])
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{path} was not written by dfad-bench: its footer is missing. Prepare the source again."
+        ) from None
+    if stored.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}. "
+            "Prepare the source again."
+        )
+    return validate(stored, Footer, str(path))
+
+
+def _check_values(table: pa.Table, path: Path) -> None:
+    columns = set(table.column_names)
+    if "id" in columns and pc.count_distinct(table["id"]).as_py() != table.num_rows:
+        twice = [value for value, count in Counter(table["id"].to_pylist()).items() if count > 1]
+        raise DataError(f"{path}: an id occurs twice: {shorten(twice)}.")
+    for column in {"file_name", "gaze_file_name"} & columns:
+        for value in table[column].to_pylist():
+            if value is not None and not is_inside(value):
+                raise DataError(f"{path}: {column} {value!r} leads out of the manifest's folder.")
+    for column, allowed in (("family", FAMILIES), ("forgery_type", FORGERY_TYPES)):
+        if column in columns:
+            unknown = sorted(set(pc.unique(table[column]).to_pylist()) - set(allowed))
+            if unknown:
+                raise DataError(f"{path}: unknown {column} {shorten(unknown)}. Known: {', '.join(allowed)}.")
+    if {"generator", "family", "forgery_type"} <= columns:
+        generator_labels(table, str(path))
+
+
+def is_inside(relative: str) -> bool:
+    """Return whether a relative POSIX path stays below its root, judged by its text alone."""
+    path = PurePosixPath(relative)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in relative and "\0" not in relative
+
+
+def generator_labels(table: pa.Table, where: str) -> dict[str, tuple[str, str]]:
+    """Return {generator: (family, forgery type)}; raise DataError where a generator carries two labels.
+
+    The class head sums leaves into families and forgery types, so a leaf must belong to exactly one of each; and
+    ``real`` must be real at every level.
+    """
+    rows = (
+        table.select(["generator", "family", "forgery_type"])
+        .group_by(["generator", "family", "forgery_type"])
+        .aggregate([])
+    )
+    labels: dict[str, tuple[str, str]] = {}
+    for row in sorted(rows.to_pylist(), key=lambda row: tuple(row.values())):
+        label = (row["family"], row["forgery_type"])
+        if labels.setdefault(row["generator"], label) != label:
+            raise DataError(
+                f"{where}: generator {row['generator']!r} is labelled both {labels[row['generator']]} and {label}. "
+                "Give one of them a name of its own."
+            )
+        if len({row["generator"] == REAL, row["family"] == REAL, row["forgery_type"] == REAL}) > 1:
+            raise DataError(f"{where}: {row['generator']!r} is labelled {label}; 'real' must be real at every level.")
+    return labels
+
+
+def fingerprint(rows: Iterable[Sequence[str]]) -> str:
+    """Return ``sha256:…`` over rows of text, independent of their order."""
+    text = "\n".join(sorted("\x1f".join(row) for row in rows))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+HEADER_FEATURES = (
+    "is_jpeg",
+    "is_png",
+    "is_other_format",
+    "log2_width",
+    "log2_height",
+    "log2_aspect",
+    "has_jpeg_quality",
+    "jpeg_quality",
+)
+"""What a shortcut learner sees: the file around the face, never the face."""
+
+
+def header_features(table: pa.Table) -> NDArray[np.float32]:
+    """Return [N, F] float32 of HEADER_FEATURES from the ``original_*`` and ``jpeg_quality`` columns (quality in 0..1)."""
+    formats = np.asarray(table["original_format"].to_pylist(), dtype=object)
+    width = table["original_width"].to_numpy().astype(np.float32)
+    height = table["original_height"].to_numpy().astype(np.float32)
+    quality = pc.fill_null(pc.cast(table["jpeg_quality"], pa.float32()), -1.0).to_numpy()
+    columns = (
+        formats == "JPEG",
+        formats == "PNG",
+        ~np.isin(formats, ("JPEG", "PNG")),
+        np.log2(width),
+        np.log2(height),
+        np.log2(width / height),
+        quality >= 0,
+        np.maximum(quality, 0.0) / 100.0,
+    )
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1).reshape(
+        -1, len(HEADER_FEATURES)
+    )

@@ -1,0 +1,344 @@
+"""A protocol says which faces train, which test and what the classes are; resolving it against manifests gives the faces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from dfad_bench import registry
+from dfad_bench.config import Strict, read_yaml, validate
+from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.records.leakage import KINDS, find_overlaps
+from dfad_bench.records.manifest import Manifest, fingerprint, generator_labels, read_manifest
+from dfad_bench.records.sampling import assign, connected_groups, sample
+from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES
+from dfad_bench.types import REAL, Leaf
+
+WHERE_COLUMNS = (
+    "source",
+    "generator",
+    "family",
+    "forgery_type",
+    "generator_version",
+    "domain",
+    "source_split",
+    "partition",
+)
+FACE_COLUMNS = (
+    *(
+        "id",
+        "file_name",
+        "gaze_file_name",
+        "source",
+        "generator",
+        "family",
+        "forgery_type",
+        "generator_version",
+        "domain",
+    ),
+    *("source_split", "video", "identities", "gaze_pitch", "gaze_yaw"),
+    *("original_width", "original_height", "original_format", "jpeg_quality", "sha256"),
+)
+"""What a selection keeps of a manifest, plus ``root``: the manifest's folder."""
+
+
+def _known_columns(where: dict[str, list[str]]) -> dict[str, list[str]]:
+    for column in where:
+        if column not in WHERE_COLUMNS:
+            raise ValueError(f"no column {column!r} to select by; known: {', '.join(WHERE_COLUMNS)}")
+    return where
+
+
+def _as_lists(where: Any) -> Any:
+    if not isinstance(where, dict):
+        return where
+    return {column: value if isinstance(value, list) else [value] for column, value in where.items()}
+
+
+Where = Annotated[dict[str, list[str]], BeforeValidator(_as_lists), AfterValidator(_known_columns)]
+"""Column → accepted values; a face must match every column. ``partition`` is the protocol's own split (see Partition)."""
+
+
+class Split(Strict):
+    """Faces chosen by their labels, at most ``per_generator`` of each generator by hash order."""
+
+    where: Where
+    per_generator: int | None = Field(default=None, gt=0)
+
+
+class Subset(Split):
+    """A named part of the test set, reported per value of ``report_by``."""
+
+    report_by: Literal["generator", "family", "forgery_type"] = "generator"
+
+
+class Partition(Strict):
+    """A split for sources that publish none: whole groups of identities and videos fall into a part by hash."""
+
+    by: list[Literal["identities", "video"]] = Field(min_length=1)
+    fractions: dict[str, float]
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum_to_one(cls, fractions: dict[str, float]) -> dict[str, float]:
+        if any(part <= 0 for part in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-9:
+            raise ValueError(f"must be positive and sum to 1, they sum to {sum(fractions.values())}")
+        return fractions
+
+
+class Attribution(Strict):
+    """The levels at which attribution is scored, and what counts as right for values that training never saw."""
+
+    levels: list[Literal["forgery_type", "family", "generator"]] = Field(min_length=1)
+    assume: dict[Literal["forgery_type", "family"], dict[str, str]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_values(self) -> Attribution:
+        for level, mapping in self.assume.items():
+            known = FAMILIES if level == "family" else FORGERY_TYPES
+            for value in (*mapping, *mapping.values()):
+                if value not in known:
+                    raise ValueError(f"assume: {value!r} is no {level}; known: {', '.join(known)}")
+        return self
+
+
+class Detection(Strict):
+    """Which reals a generator is tested against: those of the domain it was made from, or all."""
+
+    reals: Literal["same_domain", "all"] = "same_domain"
+
+
+class Expect(Strict):
+    """What the protocol's author saw; a run that sees something else is marked."""
+
+    faces: int | None = None
+    fingerprint: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+
+
+class Protocol(Strict):
+    """The contents of ``protocols/<name>.yaml``."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int = Field(ge=1)
+    origin: Literal["paper", "ours"]
+    reference: str
+    description: str
+    warning: str | None = None
+    """Printed on every page that shows this protocol's numbers."""
+    seed: int = 0
+    sources: list[str] = Field(min_length=1)
+    partition: Partition | None = None
+    train: Split
+    val: Split
+    test: dict[str, Subset] = Field(min_length=1)
+    attribution: Attribution
+    detection: Detection = Detection()
+    allow_overlap: dict[Literal["identities", "video", "sha256"], str] = Field(default_factory=dict)
+    expect: Expect = Expect()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        if {"train", "val"} & set(self.test):
+            raise ValueError("test: a subset may not be called train or val")
+        uses = any("partition" in split.where for split in (self.train, self.val, *self.test.values()))
+        if uses != (self.partition is not None):
+            raise ValueError("partition: must be defined exactly when a 'where' selects by it")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A protocol's faces: one table each for train, val and every test subset, and the leaf classes.
+
+    ``departures`` says in what this selection is not what the protocol's author published; with any, a result is not
+    eligible for the leaderboard.
+    """
+
+    protocol: Protocol
+    classes: tuple[Leaf, ...]
+    train: pa.Table
+    val: pa.Table
+    test: Mapping[str, pa.Table]
+    fingerprint: str
+    manifests: Mapping[str, Manifest]
+    departures: tuple[str, ...] = field(default=())
+
+    @property
+    def test_faces(self) -> int:
+        """The number of faces over all test subsets."""
+        return sum(table.num_rows for table in self.test.values())
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return the protocol of that name, or of a YAML file when ``name`` is a path.
+
+    Raises UnknownName, or DataError naming the key that is wrong.
+    """
+    found = registry.get("protocols", name)
+    if isinstance(found, Path):
+        protocol = read_yaml(found, Protocol)
+        if protocol.name != found.stem:
+            raise DataError(f"{found}: the file name is the name, but it says name: {protocol.name}.")
+        return protocol
+    return validate(found, Protocol, f"protocol {name}")
+
+
+def open_manifests(protocol: Protocol, data: Path) -> dict[str, Manifest]:
+    """Return the manifests a protocol needs; raise UsageError naming those missing and the commands that prepare them."""
+    missing = [name for name in protocol.sources if not (data / name / "metadata.parquet").is_file()]
+    if missing:
+        known = registry.entries("sources")
+        commands = [
+            f"dfad-bench prepare --source {name} --data {data}"
+            if name in known
+            else f"dfad-bench prepare --source … --name {name} --root … --data {data}"
+            for name in missing
+        ]
+        raise UsageError(
+            f"Protocol {protocol.name} needs {', '.join(missing)}, which {data} does not hold. "
+            f"Run: {'; '.join(commands)} (or point --data at the folder that has it)."
+        )
+    return {name: read_manifest(data / name, FACE_COLUMNS) for name in protocol.sources}
+
+
+def resolve(protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | None = None) -> Selection:
+    """Select a protocol's faces.
+
+    limit: keep at most so many faces per generator in each split (for a quick try; the result is marked).
+    Raises DataError for leakage, for generators named but absent, and for labels that contradict each other.
+    """
+    _same_crop(manifests)
+    faces = pa.concat_tables([_with_root(manifest) for manifest in manifests.values()])
+    faces = faces.append_column("partition", _partition(protocol, faces))
+    labels = generator_labels(faces, f"protocol {protocol.name}")
+    named = {"train": protocol.train, "val": protocol.val, **protocol.test}
+    chosen = {name: _choose(split, faces, protocol.seed, limit, name) for name, split in named.items()}
+    _refuse_leaks(protocol, chosen)
+    classes = tuple(
+        Leaf(name, *labels[name]) for name in _real_first(pc.unique(chosen["train"]["generator"]).to_pylist())
+    )
+    _check_classes(protocol, classes, chosen)
+    total = sum(table.num_rows for table in chosen.values())
+    mark = fingerprint(
+        (split, *map(str, row.values()))
+        for split, table in chosen.items()
+        for row in table.select(["id", "sha256", "generator", "family", "forgery_type", "domain"]).to_pylist()
+    )
+    return Selection(
+        protocol=protocol,
+        classes=classes,
+        train=chosen.pop("train"),
+        val=chosen.pop("val"),
+        test=chosen,
+        fingerprint=mark,
+        manifests=manifests,
+        departures=tuple(_departures(protocol, manifests, limit, total, mark)),
+    )
+
+
+def _same_crop(manifests: Mapping[str, Manifest]) -> None:
+    """Refuse faces cut in different ways: the cut would tell sources, and so generators, apart."""
+    cuts = {
+        name: (m.footer.recipe.size, m.footer.recipe.margin, m.footer.recipe.border) for name, m in manifests.items()
+    }
+    if len(set(cuts.values())) > 1:
+        told = ", ".join(f"{name} {size} px margin {margin}" for name, (size, margin, _) in cuts.items())
+        raise DataError(f"The manifests were cut differently ({told}). Prepare them with the same --size and --margin.")
+
+
+def _with_root(manifest: Manifest) -> pa.Table:
+    root = pa.array([str(manifest.root)] * manifest.table.num_rows, pa.string()).dictionary_encode()
+    return manifest.table.select(list(FACE_COLUMNS)).append_column("root", root)
+
+
+def _partition(protocol: Protocol, faces: pa.Table) -> pa.Array:
+    rule = protocol.partition
+    if rule is None:
+        return pa.nulls(faces.num_rows, pa.string())
+    memberships = []
+    for row in faces.select(["id", "identities", "video"]).to_pylist():
+        members = [f"identity {each}" for each in row["identities"]] if "identities" in rule.by else []
+        if "video" in rule.by and row["video"] is not None:
+            members.append(f"video {row['video']}")
+        memberships.append(members or [f"id {row['id']}"])
+    return pa.array(assign(connected_groups(memberships), protocol.seed, rule.fractions), pa.string())
+
+
+def _choose(split: Split, faces: pa.Table, seed: int, limit: int | None, name: str) -> pa.Table:
+    mask = np.ones(faces.num_rows, dtype=bool)
+    for column, values in split.where.items():
+        mask &= pc.fill_null(pc.is_in(faces[column], pa.array(values, pa.string())), False).to_numpy()
+    found = faces.filter(pa.array(mask))
+    present = set(pc.unique(found["generator"]).to_pylist())
+    absent = [value for value in split.where.get("generator", []) if value not in present]
+    if absent and name != "val":
+        raise DataError(
+            f"{name}: no face of {shorten(absent)} matches {_told(split.where)}. "
+            "Check the names with 'dfad-bench audit', or prepare the source that has them."
+        )
+    if not found.num_rows:
+        raise DataError(f"{name}: no face matches {_told(split.where)}.")
+    most = min(n for n in (split.per_generator, limit, found.num_rows) if n is not None)
+    generators = np.asarray(found["generator"].to_pylist(), dtype=object)
+    ids = np.asarray(found["id"].to_pylist(), dtype=object)
+    keep = [
+        rows[sample(ids[rows].tolist(), seed, most)]
+        for rows in (np.flatnonzero(generators == g) for g in sorted(present))
+    ]
+    return found.take(pa.array(np.sort(np.concatenate(keep))))
+
+
+def _told(where: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{column} in [{shorten(values)}]" for column, values in where.items()) or "any face"
+
+
+def _refuse_leaks(protocol: Protocol, chosen: Mapping[str, pa.Table]) -> None:
+    test = pa.concat_tables([table for name, table in chosen.items() if name not in ("train", "val")])
+    overlaps = find_overlaps({"train": chosen["train"], "val": chosen["val"], "test": test})
+    refused = [overlap for overlap in overlaps if overlap.column not in protocol.allow_overlap]
+    if refused:
+        raise DataError(
+            f"Protocol {protocol.name} leaks: {'; '.join(map(str, refused[:3]))}. Split by {KINDS[refused[0].column]}, "
+            "or say why this is right under allow_overlap."
+        )
+
+
+def _real_first(generators: Sequence[str]) -> list[str]:
+    return sorted(generators, key=lambda name: (name != REAL, name))
+
+
+def _check_classes(protocol: Protocol, classes: Sequence[Leaf], chosen: Mapping[str, pa.Table]) -> None:
+    if classes[0].name != REAL or len(classes) < 2:
+        raise DataError(f"Protocol {protocol.name}: train needs real faces and at least one generator.")
+    strangers = set(pc.unique(chosen["val"]["generator"]).to_pylist()) - {leaf.name for leaf in classes}
+    if strangers:
+        raise DataError(f"Protocol {protocol.name}: val holds {shorten(sorted(strangers))}, which train does not.")
+    for level, mapping in protocol.attribution.assume.items():
+        known = {leaf.value(level) for leaf in classes}
+        for unseen, counted_as in mapping.items():
+            if unseen in known or counted_as not in known:
+                raise DataError(
+                    f"Protocol {protocol.name}: assume.{level} says {unseen} counts as {counted_as}, but the first must be "
+                    f"absent from train and the second present (train has {', '.join(sorted(known))})."
+                )
+
+
+def _departures(
+    protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | None, total: int, mark: str
+) -> list[str]:
+    found = []
+    if limit is not None:
+        found.append(f"limited to {limit} faces per generator and split")
+    found += [f"source {name} was prepared with --limit" for name, m in manifests.items() if m.footer.limit is not None]
+    if protocol.expect.faces not in (None, total):
+        found.append(f"{total} faces where the protocol expects {protocol.expect.faces}")
+    if protocol.expect.fingerprint not in (None, mark):
+        found.append("the data's fingerprint is not the one the protocol was published with")
+    return found
