@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,3 +80,9 @@ def one_line(error: ValidationError) -> str:
     complaints = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()[:3]]
     rest = len(error.errors()) - len(complaints)
     return "; ".join(complaints) + (f"; and {rest} more" if rest > 0 else "") + "."
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -59,7 +59,6 @@ class FaceDetector(Protocol):
 class GazeEstimator(Protocol):
     """Estimates where faces look. Built once per worker. A plugin module exposes the class as ``GAZE_ESTIMATOR``."""
 
-    feature_dim: ClassVar[int | None]
     weights_sha256: str | None
 
     def estimate(

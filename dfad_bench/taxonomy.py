@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -50,8 +51,17 @@ class Generator:
 
 
 def normalise(name: str) -> str:
-    """Reduce a spelling to letters and digits, so that ``SD 1.5``, ``sd-1.5`` and ``SD1.5`` meet."""
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    """Reduce a spelling to ASCII letters and digits, so that ``SD 1.5``, ``sd-1.5`` and ``SD1.5`` meet.
+
+    Accents go and Greek letters are spelled out: ``PixArt-Σ`` is ``pixartsigma``, not ``pixart``.
+    """
+    spelled = "".join(_spelled_out(character) for character in unicodedata.normalize("NFKD", name.lower()))
+    return re.sub(r"[^a-z0-9]+", "", spelled)
+
+
+def _spelled_out(character: str) -> str:
+    name = unicodedata.name(character, "")
+    return name.rsplit(" ", 1)[-1].lower() if name.startswith("GREEK SMALL LETTER") else character
 
 
 class Taxonomy:
@@ -86,21 +96,16 @@ class Taxonomy:
         return Taxonomy((*self.generators, *more))
 
     def search(self, words: str) -> list[Generator]:
-        """Return the generators in whose entry every word occurs (case and punctuation aside)."""
-        wanted = [normalise(word) for word in words.split()]
-        return [g for g in self.generators if all(word in _searchable(g) for word in wanted)]
+        """Return the generators that match every word: a family or forgery type exactly, anything else as part of the entry."""
+        wanted = words.lower().split()
+        return [g for g in self.generators if all(_matches(g, word) for word in wanted)]
 
 
-def _searchable(generator: Generator) -> str:
-    parts = (
-        generator.name,
-        generator.title,
-        generator.family,
-        generator.forgery_type,
-        str(generator.year),
-        generator.reference,
-    )
-    return " ".join(normalise(part) for part in (*parts, *generator.aliases))
+def _matches(generator: Generator, word: str) -> bool:
+    if word in FAMILIES or word in FORGERY_TYPES:
+        return word in (generator.family, generator.forgery_type)
+    parts = (generator.name, generator.title, str(generator.year), generator.reference, *generator.aliases)
+    return any(normalise(word) in normalise(part) for part in parts)
 
 
 @cache

@@ -86,11 +86,10 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Gaze:
-    """Gaze of N faces: pitch and yaw [N] float32 in radians (NaN where unknown), features [N, D] float32 or None."""
+    """Gaze of N faces: pitch and yaw [N] float32 in radians, NaN where unknown."""
 
     pitch: NDArray[np.float32]
     yaw: NDArray[np.float32]
-    features: NDArray[np.float32] | None = None
 
 
 # --- models --------------------------------------------------------------------------------------------------------

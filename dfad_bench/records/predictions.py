@@ -3,7 +3,6 @@ function of this one file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -224,12 +223,6 @@ def _logits(table: pa.Table, classes: int, path: Path) -> NDArray[np.float64] | 
         raise DataError(f"{path}: every face needs {classes} logits, one per class.")
     reshaped: NDArray[np.float64] = values.astype(np.float64).reshape(table.num_rows, classes)
     return reshaped
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def class_records(classes: Sequence[Leaf]) -> list[LeafRecord]:

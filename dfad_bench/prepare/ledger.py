@@ -1,0 +1,226 @@
+"""The parts of a preparation on disk, and how they become one manifest.
+
+A part is up to PART inputs of one generator. Its faces are written to a folder under a temporary name, the folder is
+renamed, and last its Parquet file appears: a part is either there whole or not at all, whenever the run is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfad_bench.errors import DataError
+from dfad_bench.prepare.faces import PreparedFace, Skip
+from dfad_bench.records.manifest import COLUMNS, METADATA, SKIPPED, SKIPPED_COLUMNS, Footer, with_footer
+from dfad_bench.types import RawImage
+
+PART = 64
+_KEY = b"dfad_bench_part"
+_ROWS_PER_GROUP = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class PartName:
+    """The address of a part: its generator and its number among that generator's parts."""
+
+    generator: str
+    index: int
+
+    @property
+    def folder(self) -> str:
+        """The part's folder below ``faces/`` and ``gaze/``."""
+        return f"{self.generator}/{self.index:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartSummary:
+    """What a finished part says of itself: a digest of its inputs, kept faces, skips."""
+
+    inputs: str
+    kept: int
+    enlarged: int
+    skips: tuple[Skip, ...]
+
+
+def digest_inputs(images: Sequence[RawImage], stamps: Sequence[str]) -> str:
+    """Return the sha256 of everything that decides a part's output, the recipe apart; stamps are the payloads' own."""
+    digest = hashlib.sha256()
+    for image, stamp in zip(images, stamps, strict=True):
+        note = image.annotation
+        described = {
+            name: getattr(image, name)
+            for name in RawImage.__dataclass_fields__
+            if name not in ("payload", "annotation")
+        }
+        described["stamp"] = stamp
+        if note is not None:
+            landmarks = None if note.landmarks is None else np.asarray(note.landmarks).tolist()
+            described["annotation"] = (note.box, landmarks, note.gaze)
+        digest.update(json.dumps(described, sort_keys=True, default=float).encode() + b"\n")
+    return digest.hexdigest()
+
+
+class Ledger:
+    """The output folder of one preparation."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / ".prepare"
+        self._parts = self.state / "parts"
+
+    def path(self, part: PartName) -> Path:
+        """Return the part's Parquet file."""
+        return self._parts / f"{part.folder}.parquet"
+
+    def summary(self, part: PartName) -> PartSummary | None:
+        """Return what a finished part says of itself, or None where it is absent or damaged."""
+        try:
+            stored = json.loads(pq.read_schema(self.path(part)).metadata[_KEY])
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+            return None
+        skips = tuple(Skip(**skip) for skip in stored["skips"])
+        return PartSummary(stored["inputs"], stored["kept"], stored["enlarged"], skips)
+
+    def write(self, part: PartName, inputs: str, faces: Iterable[tuple[list[PreparedFace], list[Skip]]]) -> PartSummary:
+        """Write a part from batches of faces as they come; only rows are held in memory."""
+        self.discard(part)
+        temporary = {kind: self._temporary(kind, part) for kind in ("faces", "gaze")}
+        rows, skips = [], []
+        for prepared, skipped in faces:
+            skips += skipped
+            for face in prepared:
+                name = f"{part.folder}/{file_stem(face.row['id'])}.png"
+                _put(temporary["faces"] / Path(name).name, face.png)
+                if face.gaze_png is not None:
+                    _put(temporary["gaze"] / Path(name).name, face.gaze_png)
+                gaze_name = None if face.gaze_png is None else f"gaze/{name}"
+                rows.append(face.row | {"file_name": f"faces/{name}", "gaze_file_name": gaze_name})
+        for kind, folder in temporary.items():
+            if folder.is_dir():
+                folder.replace(self.root / kind / part.folder)
+        enlarged = sum(row["crop_scale"] > 1 for row in rows)
+        summary = PartSummary(inputs, len(rows), enlarged, tuple(skips))
+        schema = COLUMNS.with_metadata({_KEY: json.dumps(asdict(summary)).encode()})
+        path = self.path(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_table(path, pa.Table.from_pylist(rows, schema))
+        return summary
+
+    def discard(self, part: PartName) -> None:
+        """Remove a part, its row file first, so that no row ever names a file that has gone."""
+        self.path(part).unlink(missing_ok=True)
+        for kind in ("faces", "gaze"):
+            for folder in (self.root / kind / part.folder, self._temporary(kind, part)):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+
+    def discard_stale(self, wanted: Sequence[PartName]) -> int:
+        """Remove the parts that are no longer among the source's; return how many."""
+        keep = {part.folder for part in wanted}
+        stale = [part for part in self._on_disk() if part.folder not in keep]
+        for part in stale:
+            self.discard(part)
+        return len(stale)
+
+    def _on_disk(self) -> Iterator[PartName]:
+        found = {p.relative_to(self._parts).with_suffix("").as_posix() for p in self._parts.glob("*/*.parquet")}
+        for kind in ("faces", "gaze"):
+            found |= {
+                p.relative_to(self.root / kind).as_posix().replace("/.", "/") for p in (self.root / kind).glob("*/*")
+            }
+        for folder in sorted(found):
+            generator, _, index = folder.rpartition("/")
+            if index.isdigit():
+                yield PartName(generator, int(index))
+
+    def _temporary(self, kind: str, part: PartName) -> Path:
+        return self.root / kind / part.generator / f".{part.index:05d}"
+
+    def assemble(self, parts: Sequence[PartName], footer: Footer) -> None:
+        """Join finished parts into ``metadata.parquet`` and ``skipped.parquet``, part by part in the given order.
+
+        Raises DataError where faces and skips do not add up to the declared inputs: nothing may vanish.
+        """
+        if footer.kept + sum(footer.skipped.values()) != footer.declared:
+            raise DataError(
+                f"{footer.declared} inputs became {footer.kept} faces and {sum(footer.skipped.values())} skips, which do not "
+                "add up. This is a bug of dfad-bench: please report it."
+            )
+        with _AtomicParquet(self.root / SKIPPED, SKIPPED_COLUMNS) as skipped:
+            for part in parts:
+                summary = self._finished(part)
+                skipped.add(pa.Table.from_pylist([asdict(skip) for skip in summary.skips], SKIPPED_COLUMNS))
+        with _AtomicParquet(self.root / METADATA, with_footer(COLUMNS, footer)) as metadata:
+            for part in parts:
+                metadata.add(pq.read_table(self.path(part)))
+
+    def _finished(self, part: PartName) -> PartSummary:
+        summary = self.summary(part)
+        if summary is None:
+            raise DataError(
+                f"Part {part.folder} of {self.root} was damaged while preparing. Run the same command again."
+            )
+        return summary
+
+
+class _AtomicParquet:
+    """Writes tables into one Parquet file with steady row groups; the file takes its name only when complete."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._temporary = path.with_name(f".{path.name}.part")
+        self._pending: list[pa.Table] = []
+
+    def __enter__(self) -> _AtomicParquet:
+        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        return self
+
+    def add(self, table: pa.Table) -> None:
+        self._pending.append(table.replace_schema_metadata(self._schema.metadata))
+        if sum(table.num_rows for table in self._pending) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending).combine_chunks())
+        self._pending = []
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with _AtomicParquet(path, table.schema) as file:
+        file.add(table)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def file_stem(identifier: str) -> str:
+    """Return a file name for an id: readable, free of anything a file system minds, and unique by its hash."""
+    key = re.sub(r"[^A-Za-z0-9_-]+", "_", identifier.split("/", 2)[-1]).strip("_")
+    return f"{key[-80:]}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lower()
+
+
+def count_reasons(summaries: Iterable[PartSummary]) -> dict[str, int]:
+    """Return the number of skips by reason, sorted."""
+    return dict(sorted(Counter(skip.reason for summary in summaries for skip in summary.skips).items()))

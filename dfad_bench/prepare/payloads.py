@@ -1,0 +1,51 @@
+"""Where a source's bytes come from: a file below the root, never outside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfad_bench.errors import DataError
+from dfad_bench.prepare.decode import SkippedInput
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePayload:
+    """An image file named relative to its source's root."""
+
+    root: Path
+    relative: str
+
+    def read(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises FileNotFoundError where the file is absent, SkippedInput where a link leads out of the root, and
+        DataError where the root itself has gone: then the run stops instead of calling every file missing.
+        """
+        path = self._inside()
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            if not self.root.is_dir():
+                raise DataError(
+                    f"The root {self.root} has disappeared. Bring it back and run the same command."
+                ) from None
+            raise FileNotFoundError(f"{self.relative} is not in {self.root}") from None
+
+    def stamp(self) -> str:
+        """Return the file's size and modification time, or ``missing``."""
+        try:
+            status = (self.root / self.relative).stat()
+        except (OSError, ValueError):
+            return MISSING
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    def _inside(self) -> Path:
+        path = (self.root / self.relative).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise SkippedInput(
+                "outside_root", f"{self.relative} leads out of {self.root}; give the folder that holds it"
+            )
+        return path
