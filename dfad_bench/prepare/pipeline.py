@@ -33,8 +33,8 @@ from dfad_bench.records.results import write_text
 from dfad_bench.records.sampling import order_key
 from dfad_bench.types import RawImage
 
-Progress = Callable[[int, int], None]
-"""Called with inputs done and inputs in all."""
+Progress = Callable[[int, int | None], None]
+"""Called with inputs done and inputs in all, None while that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Report:
         return sum(sum(count.skipped.values()) for count in self.generators)
 
 
-def plan(job: Job) -> Plan:
+def plan(job: Job, on_progress: Progress | None = None) -> Plan:
     """Go once through the source's listing, decoding nothing.
 
     Raises UsageError for what is wrong with the root or the labels, a repeated id, or an empty listing.
@@ -120,6 +120,8 @@ def plan(job: Job) -> Plan:
             if stamp == MISSING:
                 planned.missing[name.generator] += 1
                 planned.first_missing = planned.first_missing or f"{image.generator}/{image.key}"
+        if on_progress:
+            on_progress(planned.declared.total(), None)
     if not planned.parts:
         raise UsageError(
             f"Source {job.name} lists no image{f' in {job.root}' if job.root else ''}. {job.source.instructions}"

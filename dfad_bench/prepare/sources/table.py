@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,10 +133,15 @@ def _names(columns: list[str], path_column: str, table: Path) -> dict[str, str]:
         if needed not in names.values():
             hint = did_you_mean(needed, columns)
             raise UsageError(f"{table.name} has no column {needed!r}.{hint} It has: {', '.join(map(str, columns))}.")
-    ignored = [column for column, name in names.items() if name not in (path_column, *_COLUMNS)]
-    if ignored:
-        log.info("%s: columns not used: %s", table.name, ", ".join(ignored))
+    _note_ignored(table, tuple(column for column, name in names.items() if name not in (path_column, *_COLUMNS)))
     return names
+
+
+@cache
+def _note_ignored(table: Path, columns: tuple[str, ...]) -> None:
+    """Say once which columns are not used: a misspelt one would otherwise go unnoticed."""
+    if columns:
+        log.info("%s: columns not used: %s", table.name, ", ".join(columns))
 
 
 def _read(table: Path) -> Iterator[dict[str, Any]]:

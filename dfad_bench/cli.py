@@ -1,0 +1,410 @@
+"""The command line: parse, call, print. Heavy imports stay inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from dfad_bench import console
+from dfad_bench.console import Format
+from dfad_bench.errors import FAILED, INCOMPLETE, INTERRUPTED, DfadError, UsageError
+
+if TYPE_CHECKING:
+    from dfad_bench.prepare.pipeline import Plan, Report
+    from dfad_bench.publish.tables import Table
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one line and an exit code; everything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DfadError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            console.fail(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            again = shlex.join(["dfad-bench", *sys.argv[1:]])
+            console.fail(f"Interrupted. What was finished is kept; go on with: {again}")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prepare faces, run models, score them, publish the table. Face-forgery attribution and detection, recomputable.",
+)
+leaderboard_app = typer.Typer(no_args_is_help=True, help="Collect results and write the tables.")
+app.add_typer(leaderboard_app, name="leaderboard")
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print data on stdout.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of prepared sources.", show_default="$DFAD_BENCH_DATA or ./data")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        print(importlib.metadata.version("dfad-bench"))
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every log message.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    console.log_to_stderr(debug)
+
+
+def _data(given: Path | None) -> Path:
+    from dfad_bench import config
+
+    return given or config.data_dir()
+
+
+def _show(table: Table) -> None:
+    console.show_table(table.title, table.columns, table.rows, table.notes)
+
+
+@app.command()
+def doctor(format: FormatOption = Format.human) -> None:
+    """Look at this installation: versions, GPU, conflicts, plugins, folders."""
+    from dfad_bench.doctor import examine
+
+    findings = examine()
+    if format is Format.json:
+        console.show_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        console.show_table("doctor", ("what", "status", "detail"), [(f.what, f.status, f.detail) for f in findings])
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="models, protocols, sources, generators, face-detectors, gaze-estimators or metrics.")
+    ],
+    words: Annotated[list[str] | None, typer.Argument(help="For generators: words to search for.")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """List what there is. Nothing that is listed gets imported."""
+    from dfad_bench import registry, taxonomy
+    from dfad_bench.errors import UnknownName
+
+    name = kind.replace("-", "_")
+    if name == "generators":
+        found = taxonomy.known().search(" ".join(words or []))
+        rows = [dataclasses.asdict(generator) for generator in found]
+    elif name in registry.KINDS:
+        rows = [{"name": entry.name, "origin": entry.origin} for entry in registry.entries(name).values()]
+    else:
+        raise UnknownName(
+            "kind of thing to list", kind, [*registry.KINDS, "generators"], "See 'dfad-bench list --help'."
+        )
+    if format is Format.json:
+        console.show_json(rows)
+        return
+    columns = [column for column in (rows[0] if rows else {"name": ""}) if column != "aliases"]
+    title = f"{len(rows)} {name.replace('_', ' ')}"
+    console.show_table(title, columns, [[row[column] for column in columns] for row in rows])
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Option("--source", help="A registered source, or the path of a .py file.")],
+    root: Annotated[Path | None, typer.Option("--root", help="Where the source's files lie.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call the result.", show_default="the source")
+    ] = None,
+    data: DataOption = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A source's option, as option=value.")] = None,
+    face_detector: Annotated[
+        str | None, typer.Option("--face-detector", help="How faces are found.", show_default="the source's own")
+    ] = None,
+    gaze_estimator: Annotated[str, typer.Option("--gaze-estimator", help="How gaze is estimated.")] = "annotated",
+    size: Annotated[int, typer.Option("--size", min=16, max=2048, help="Side of the crop in pixels.")] = 256,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            min=0.5,
+            max=4.0,
+            help="Side of the crop over the box's longer side.",
+            show_default="the detector's own, 1.3 for faces found in an image",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many images per generator.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and check the listing; write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Prepare anew what was prepared before.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Cut faces out of a source and write its manifest. Run again to go on after a stop."""
+    from dfad_bench import registry
+    from dfad_bench.prepare import pipeline
+    from dfad_bench.prepare.faces import CropRecipe
+    from dfad_bench.prepare.options import build_source, check_root, check_source_name
+
+    made = build_source(source, settings or [])
+    check_root(made, root)
+    detector = face_detector or made.default_face_detector
+    margin = margin or registry.get("face_detectors", detector).default_margin
+    registry.get("gaze_estimators", gaze_estimator)
+    job = pipeline.Job(
+        name=check_source_name(name or registry.find("sources", source).name),
+        plugin=registry.find("sources", source).name,
+        source=made,
+        root=root,
+        data=_data(data),
+        recipe=CropRecipe(detector, gaze_estimator, margin, size),
+        limit=limit,
+        workers=workers,
+    )
+    with console.progress("listing") as listing:
+        planned = pipeline.plan(job, listing)
+    _show_plan(planned, format)
+    if dry_run:
+        if format is Format.json:
+            console.show_json({"declared": planned.declared, "missing": planned.missing})
+        return
+    with console.progress(f"preparing {job.name}") as bar:
+        report = pipeline.prepare(job, planned, overwrite=overwrite, on_progress=bar)
+    _show_report(report, format)
+    if report.skipped:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show_plan(planned: Plan, format: Format) -> None:
+    if format is Format.human:
+        rows = [(g, planned.declared[g], planned.declared[g] - planned.missing[g]) for g in sorted(planned.declared)]
+        console.show_table("source", ("generator", "expected", "found"), rows)
+    if missing := planned.missing.total():
+        console.warn(
+            f"{missing} listed images are missing, such as {planned.first_missing}. They will be in skipped.parquet."
+        )
+
+
+def _show_report(report: Report, format: Format) -> None:
+    if format is Format.json:
+        console.show_json(dataclasses.asdict(report))
+        return
+    rows = [
+        (
+            c.generator,
+            c.declared,
+            c.kept,
+            c.enlarged,
+            ", ".join(f"{n} {reason}" for reason, n in c.skipped.items()) or "none",
+        )
+        for c in report.generators
+    ]
+    kept = sum(count.kept for count in report.generators)
+    notes = [f"{kept} faces in {report.root}; {report.resumed} of {report.parts} parts were finished before."]
+    if any(count.enlarged for count in report.generators):
+        notes.append("enlarged: the face was smaller than the crop, so its pixels are interpolated (crop_scale > 1).")
+    console.show_table("prepared", ("generator", "expected", "kept", "enlarged", "skipped"), rows, notes)
+
+
+@app.command()
+def audit(
+    manifest: Annotated[str, typer.Argument(help="A prepared source by name, or the folder of its manifest.")],
+    data: DataOption = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Also write the report as JSON to this file.")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Ask of a manifest whether it can be trusted: missing files, leakage, and what the files alone give away."""
+    from dfad_bench.analysis import audit as audits
+    from dfad_bench.records.manifest import read_manifest
+    from dfad_bench.records.results import write_text
+
+    with console.progress("auditing"):
+        report = audits.audit(read_manifest(_manifest_folder(manifest, data)))
+    if output is not None:
+        write_text(output, report.model_dump_json(indent=1) + "\n")
+    if format is Format.json:
+        console.show_json(report.model_dump())
+    else:
+        for title, columns, rows in audits.tables(report):
+            console.show_table(title, columns, rows)
+        for warning in report.warnings:
+            console.warn(warning)
+        for problem in report.problems:
+            console.fail(problem)
+        console.show_verdict(report.verdict)
+    if report.problems:
+        raise typer.Exit(FAILED)
+
+
+def _manifest_folder(manifest: str, data: Path | None) -> Path:
+    folder = _data(data) / manifest
+    return folder if folder.is_dir() else Path(manifest)
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Option("--model", help="A registered model, or the path of a .py file.")],
+    protocol: Annotated[str, typer.Option("--protocol", help="A registered protocol, or the path of a .yaml file.")],
+    data: DataOption = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Two runs with one seed are identical on one CPU.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Trained weights: test these, do not train.")
+    ] = None,
+    backbone_weights: Annotated[
+        str, typer.Option("--backbone-weights", help="Published weights to start from, or none for random ones.")
+    ] = "none",
+    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, show_default="the model's recipe")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="the model's recipe")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default="the model's recipe")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=256, help="Processes that load faces.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Faces per generator and split, for a try.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run anew what is finished.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Train a model where it has no weights, predict the protocol's test faces, score, record."""
+    from dfad_bench.publish.tables import result_table
+    from dfad_bench.run import Request, run_model
+
+    changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    request = Request(
+        model=model,
+        protocol=protocol,
+        data=_data(data),
+        runs=runs,
+        seed=seed,
+        device=device,
+        weights=weights,
+        backbone_weights=backbone_weights,
+        offline=offline,
+        recipe_changes={name: value for name, value in changes.items() if value is not None},
+        workers=workers,
+        limit=limit,
+        overwrite=overwrite,
+    )
+    outcome = run_model(request, console.progress)
+    if outcome.finished_before:
+        console.note(f"This run was finished before; --overwrite runs it anew. It lies in {outcome.folder}.")
+    if format is Format.json:
+        console.show_json(outcome.result.model_dump())
+    else:
+        _show(result_table(outcome.result))
+        console.note(f"Recorded in {outcome.folder}.")
+    if outcome.result.counts.evaluated < outcome.result.counts.declared:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="A predictions.parquet.")],
+    format: FormatOption = Format.human,
+) -> None:
+    """Recompute every number of a run from its predictions; needs neither torch nor a GPU nor the faces."""
+    from dfad_bench.publish.tables import scores_table
+    from dfad_bench.records.predictions import read_predictions
+    from dfad_bench.scoring.score import score as compute
+
+    read = read_predictions(predictions)
+    scores = compute(read)
+    if format is Format.json:
+        console.show_json([each.model_dump() for each in scores])
+    else:
+        _show(scores_table(f"{read.context.model} on {read.context.protocol}", scores))
+
+
+@leaderboard_app.command("add")
+def leaderboard_add(
+    results: Annotated[list[Path], typer.Argument(help="The result.json of finished runs.")],
+    into: Annotated[Path, typer.Option("--results", help="The leaderboard's results.")] = Path("leaderboard/results"),
+) -> None:
+    """Copy results onto the leaderboard; a limited, dirty or incomplete one is refused with its reasons."""
+    from dfad_bench.publish.leaderboard import add
+
+    for result in results:
+        console.note(f"added {add(result, into)}")
+
+
+@leaderboard_app.command("build")
+def leaderboard_build(
+    results: Annotated[Path, typer.Option("--results", help="The leaderboard's results.")] = Path(
+        "leaderboard/results"
+    ),
+    output: Annotated[Path, typer.Option("--output", help="Where the tables go.")] = Path("leaderboard"),
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Also renew the leaderboard region of this file.")
+    ] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Write leaderboard.md and leaderboard.json from the results."""
+    from dfad_bench.publish import leaderboard
+
+    written = leaderboard.build(results, output)
+    if readme is not None:
+        written.append(leaderboard.update_readme(readme, results))
+    if format is Format.json:
+        console.show_json([str(path) for path in written])
+    else:
+        for table in leaderboard.tables(leaderboard.collect(results)):
+            _show(table)
+        console.note(f"Wrote {', '.join(map(str, written))}.")
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(help="model, source, protocol, manifest, predictions or result.")],
+    target: Annotated[str, typer.Argument(help="A registered name, or a path.")],
+    root: Annotated[Path | None, typer.Option("--root", help="For a source: where its files lie.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Check a plugin against its contract, or a file against its promises."""
+    from dfad_bench.checks import CHECKS
+
+    if kind not in CHECKS:
+        raise UsageError(f"There is no check for {kind!r}. Choose one of {', '.join(CHECKS)}.")
+    with console.progress(f"checking {target}") as bar:
+        problems = CHECKS[kind](target, root, _data(data), bar)
+    for problem in problems[:20]:
+        console.fail(problem)
+    if problems:
+        raise DfadError(f"{kind} {target}: {len(problems)} problem{'s' if len(problems) > 1 else ''}.")
+    console.note(f"{kind} {target} is sound.")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything is written.")] = Path("demo"),
+    faces: Annotated[int, typer.Option("--faces", min=60, help="Demo faces to render.")] = 720,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that render.")] = 2,
+) -> None:
+    """Prepare the demo faces, run the built-in models, show the leaderboard. No download, no GPU."""
+    from dfad_bench.demo import run_demo
+    from dfad_bench.publish.tables import result_table
+
+    for shown in run_demo(folder, faces, workers, console.progress, console.note):
+        _show(shown if not hasattr(shown, "scores") else result_table(shown))
+
+
+def main() -> NoReturn:
+    """Entry point of ``dfad-bench``."""
+    app()
+    raise SystemExit(0)

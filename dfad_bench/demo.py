@@ -1,0 +1,47 @@
+"""The walk through everything, on faces that need no download: prepare, run, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dfad_bench import registry
+from dfad_bench.prepare import pipeline
+from dfad_bench.prepare.faces import CropRecipe
+from dfad_bench.prepare.options import build_source
+from dfad_bench.publish import leaderboard
+from dfad_bench.publish.tables import Table, result_table
+from dfad_bench.run import RESULT, Request, ShowProgress, run_model
+
+
+def run_demo(
+    folder: Path, faces: int, workers: int, progress: ShowProgress, note: Callable[[str], None]
+) -> Iterator[Table]:
+    """Prepare ``faces`` demo faces, run the built-in models on the demo protocol and yield the tables.
+
+    Finished work is kept.
+    """
+    source = build_source("demo", [f"faces={faces}"])
+    detector = source.default_face_detector
+    margin = registry.get("face_detectors", detector).default_margin
+    job = pipeline.Job(
+        name="demo",
+        plugin="demo",
+        source=source,
+        root=None,
+        data=folder / "data",
+        recipe=CropRecipe(detector, "annotated", margin, 256),
+        workers=workers,
+    )
+    with progress(f"rendering and preparing {faces} demo faces") as bar:
+        report = pipeline.prepare(job, pipeline.plan(job), on_progress=bar)
+    note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
+    results = folder / "leaderboard" / "results"
+    for model in (name for name, entry in registry.entries("models").items() if entry.origin == "built-in"):
+        request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
+        outcome = run_model(request, progress)
+        yield result_table(outcome.result)
+        leaderboard.place(outcome.folder / RESULT, results)
+    leaderboard.build(results, folder / "leaderboard")
+    note(f"Wrote {folder / 'leaderboard' / 'leaderboard.md'}.")
+    yield from leaderboard.tables(leaderboard.collect(results))

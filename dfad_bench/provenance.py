@@ -1,0 +1,46 @@
+"""Says which code and which libraries a result came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from dfad_bench.records.results import CodeRecord
+
+_LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "pyarrow", "safetensors")
+_CODE = ("dfad_bench", "baselines", "gazeclip", "protocols", "pyproject.toml")
+
+
+@cache
+def code() -> CodeRecord:
+    """Return the package's version and, where it runs from its own checkout, the commit and whether files changed since.
+
+    An installed wheel has no commit; a checkout of something else that merely contains the installed package is not
+    mistaken for ours.
+    """
+    version = importlib.metadata.version("dfad-bench")
+    package = Path(__file__).resolve().parent
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() / "dfad_bench" != package:
+        return CodeRecord(version=version, commit=None, dirty=None)
+    present = [name for name in _CODE if (package.parent / name).exists()]
+    changes = _git(package.parent, "status", "--porcelain", "--", *present)
+    return CodeRecord(version=version, commit=_git(package, "rev-parse", "HEAD"), dirty=changes != "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return git's answer without its last newline, or None where git or a repository is absent."""
+    try:
+        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.rstrip("\n")
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python, the platform and the libraries that a number may depend on."""
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
