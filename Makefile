@@ -1,0 +1,51 @@
+# Two promises: `make demo` and `make test`, each alone on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint format leaderboard benchmarks clean
+
+demo: $(VENV)/.installed
+	$(BIN)/dfad-bench demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Renews the committed results and tables; the work tree must be clean, or the results are refused.
+leaderboard: $(VENV)/.installed
+	rm -rf demo
+	$(BIN)/dfad-bench demo
+	$(BIN)/dfad-bench leaderboard add demo/runs/demo/*/seed-0/result.json
+	$(BIN)/dfad-bench leaderboard build --readme README.md
+
+benchmarks: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/scoring.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "dfad-bench needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
