@@ -123,14 +123,13 @@ class Ledger:
             for folder in (self.root / kind / part.folder, self._temporary(kind, part)):
                 if folder.is_dir():
                     shutil.rmtree(folder)
+                    if not any(folder.parent.iterdir()):
+                        folder.parent.rmdir()
 
-    def discard_stale(self, wanted: Sequence[PartName]) -> int:
-        """Remove the parts that are no longer among the source's; return how many."""
+    def stale(self, wanted: Sequence[PartName]) -> list[PartName]:
+        """Return the parts on disk, finished or not, that are no longer among the source's."""
         keep = {part.folder for part in wanted}
-        stale = [part for part in self._on_disk() if part.folder not in keep]
-        for part in stale:
-            self.discard(part)
-        return len(stale)
+        return [part for part in self._on_disk() if part.folder not in keep]
 
     def _on_disk(self) -> Iterator[PartName]:
         found = {p.relative_to(self._parts).with_suffix("").as_posix() for p in self._parts.glob("*/*.parquet")}

@@ -21,14 +21,14 @@ from filelock import FileLock, Timeout
 
 from dfad_bench import registry
 from dfad_bench.config import file_sha256
-from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.errors import DataError, DfadError, UsageError, shorten
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.card import dataset_card
 from dfad_bench.prepare.faces import CropRecipe
 from dfad_bench.prepare.ledger import PART, Ledger, PartName, PartSummary, count_reasons, digest_inputs
 from dfad_bench.prepare.payloads import MISSING
 from dfad_bench.prepare.workers import PartTask, run_parts
-from dfad_bench.records.manifest import METADATA, SCHEMA_VERSION, SKIPPED, Footer, PrepareRecipe
+from dfad_bench.records.manifest import METADATA, SCHEMA_VERSION, SKIPPED, Footer, PrepareRecipe, read_footer
 from dfad_bench.records.results import write_text
 from dfad_bench.records.sampling import order_key
 from dfad_bench.types import RawImage
@@ -202,11 +202,16 @@ def _prepare_locked(
     done = {part.name: s for part in planned.parts if (s := ledger.summary(part.name)) and s.inputs == part.inputs}
     resumed = len(done)
     wanted = {part.name: part for part in planned.parts if part.name not in done}
-    stale = ledger.discard_stale([part.name for part in planned.parts])
+    stale = ledger.stale([part.name for part in planned.parts])
+    if wanted or stale:
+        # The old manifest goes first: killed from here on, the folder has none rather than one of other faces.
+        (job.out / METADATA).unlink(missing_ok=True)
     total = sum(part.size for part in planned.parts)
     finished = total - sum(part.size for part in wanted.values())
     if on_progress:
         on_progress(finished, total)
+    for name in stale:
+        ledger.discard(name)
     if wanted:
         tasks = (
             PartTask(name, wanted[name].inputs, tuple(images))
@@ -218,13 +223,19 @@ def _prepare_locked(
             finished += wanted[name].size
             if on_progress:
                 on_progress(finished, total)
-    report = _report(job, planned, done, resumed)
-    if wanted or stale or not (job.out / METADATA).is_file():
-        names = [part.name for part in planned.parts]
-        footer = _footer(job, planned, recipe, done)
-        ledger.assemble(names, footer)
+    footer = _footer(job, planned, recipe, done)
+    if _written_footer(job.out) != footer:
         write_text(job.out / "README.md", dataset_card(footer, job.source))
-    return report
+        ledger.assemble([part.name for part in planned.parts], footer)
+    return _report(job, planned, done, resumed)
+
+
+def _written_footer(out: Path) -> Footer | None:
+    """Return the footer of the manifest on disk, or None where it is absent or unreadable."""
+    try:
+        return read_footer(out)
+    except DfadError:
+        return None
 
 
 def _report(job: Job, planned: Plan, done: dict[PartName, PartSummary], resumed: int) -> Report:

@@ -128,11 +128,8 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
     Raises UsageError where there is no manifest, DataError where the file is damaged or breaks a promise of the format.
     """
     path = root / METADATA
-    if not path.is_file():
-        raise UsageError(f"There is no manifest in {root}: {METADATA} is missing. Run 'dfad-bench prepare' first.")
+    schema, footer = _read_head(path)
     try:
-        schema = pq.read_schema(path)
-        footer = _footer(schema, path)
         missing = [name for name in (columns or COLUMNS.names) if name not in schema.names]
         if missing:
             raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
@@ -147,6 +144,23 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
             raise DataError(f"{path}: column {name} has empty cells.")
     _check_values(table, path)
     return Manifest(root, table, footer)
+
+
+def read_footer(root: Path) -> Footer:
+    """Read what a manifest says about itself, and none of its rows; raises as ``read_manifest`` does."""
+    return _read_head(root / METADATA)[1]
+
+
+def _read_head(path: Path) -> tuple[pa.Schema, Footer]:
+    if not path.is_file():
+        raise UsageError(
+            f"There is no manifest in {path.parent}: {METADATA} is missing. Run 'dfad-bench prepare' first."
+        )
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error}). Prepare the source again.") from None
+    return schema, _footer(schema, path)
 
 
 def _footer(schema: pa.Schema, path: Path) -> Footer:
