@@ -83,7 +83,7 @@ def test_a_source_whose_listing_changes_between_calls_breaks_the_contract() -> N
             from dfad_bench.types import RawImage
 
             self.calls += 1
-            payload = FilePayload(Path("."), "a.png")
+            payload = FilePayload(Path(), "a.png")
             yield RawImage(f"key{self.calls}", "real", "real", "real", "d", "CC0-1.0", payload, Annotation())
 
     with pytest.raises(AssertionError, match="same images"):

@@ -1,0 +1,154 @@
+"""The command line: what goes where, how it ends, and what it says to a user who erred."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from dfad_bench.cli import app
+
+PROGRAM = Path(sys.executable).parent / "dfad-bench"
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder source of 12 images, one of them cut short."""
+    rng = np.random.default_rng(0)
+    for generator in ("real", "sd15"):
+        (tmp_path / "photos" / generator).mkdir(parents=True)
+        for index in range(6):
+            pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / "photos" / generator / f"{index}.jpg"), pixels)
+    broken = tmp_path / "photos" / "sd15" / "5.jpg"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    return tmp_path / "photos"
+
+
+def test_help_and_listing_import_neither_torch_nor_a_plugin() -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from dfad_bench.cli import app\n"
+        "for call in (['--help'], ['list', 'models'], ['list', 'generators', 'flow'], ['run', '--help']):\n"
+        "    assert CliRunner().invoke(app, call).exit_code == 0\n"
+        "heavy = {'torch', 'cv2', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert not [name for name in sys.modules if name.startswith('dfad_bench.baselines.')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["models", "protocols", "sources", "generators", "face-detectors", "gaze-estimators", "metrics"]
+)
+def test_everything_can_be_listed_for_people_and_for_programs(kind: str) -> None:
+    assert call("list", kind).exit_code == 0
+    rows = json.loads(call("list", kind, "--format", "json").stdout)
+    assert rows and all(row["name"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "model"), "Did you mean 'models'?"),
+        (("run", "--model", "resnet19", "--protocol", "demo"), "Did you mean 'resnet18'?"),
+        (("run", "--model", "chance", "--protocol", "dmeo"), "Did you mean 'demo'?"),
+        (("prepare", "--source", "tabel"), "Did you mean 'table'?"),
+        (("prepare", "--source", "demo", "--set", "face=100"), "Did you mean 'faces'?"),
+        (("prepare", "--source", "folder"), "needs --root"),
+        (("prepare", "--source", "folder", "--root", "/nowhere"), "There is no folder /nowhere"),
+        (("prepare", "--source", "demo", "--name", "../x"), "lower-case letters"),
+        (("prepare", "--source", "demo", "--face-detector", "anotated"), "Did you mean 'annotated'?"),
+        (("audit", "nothing"), "There is no manifest in nothing"),
+        (("score", "nothing.parquet"), "There is no predictions file nothing.parquet"),
+        (("check", "modell", "chance"), "Choose one of model,"),
+        (("run", "--model", "chance", "--protocol", "demo"), "dfad-bench prepare --source demo"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:
+    answer = call(*arguments)
+    assert answer.exit_code == 2, answer.output
+    assert said in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert answer.stdout == ""
+
+
+def test_a_damaged_file_is_exit_code_1_and_debug_shows_where_it_was_noticed(tmp_path: Path) -> None:
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1 is how it begins")
+    answer = call("audit", tmp_path)
+    assert answer.exit_code == 1
+    assert "Traceback" not in answer.stderr
+    assert "Traceback" in call("--debug", "audit", tmp_path).stderr
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfad_bench.registry.entries", lambda kind: 1 / 0)
+    answer = call("list", "models")
+    assert isinstance(answer.exception, ZeroDivisionError)
+
+
+def test_json_on_stdout_is_nothing_but_json_and_skips_are_exit_code_3(photos: Path, tmp_path: Path) -> None:
+    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--format", "json")
+    assert answer.exit_code == 3
+    report = json.loads(answer.stdout)
+    counts = {row["generator"]: row for row in report["generators"]}
+    assert counts["real"]["kept"] == 6
+    assert counts["sd15"] == {"generator": "sd15", "declared": 6, "kept": 5, "enlarged": 5, "skipped": {"truncated": 1}}
+
+
+def test_a_dry_run_counts_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--dry-run")
+    assert answer.exit_code == 0
+    assert "sd15" in answer.stdout
+    assert not (tmp_path / "d").exists()
+
+
+def test_check_manifest_names_an_altered_face(photos: Path, tmp_path: Path) -> None:
+    call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path, "--name", "ours")
+    assert call("check", "manifest", "ours", "--data", tmp_path).exit_code == 0
+    face = sorted((tmp_path / "ours" / "faces").rglob("*.png"))[0]
+    cv2.imwrite(str(face), np.zeros((256, 256, 3), np.uint8))
+    answer = call("check", "manifest", "ours", "--data", tmp_path)
+    assert answer.exit_code == 1
+    assert "holds other pixels" in answer.stderr
+
+
+def test_ctrl_c_ends_with_130_and_names_the_command_that_goes_on(tmp_path: Path) -> None:
+    command = [str(PROGRAM), "prepare", "--source", "demo", "--set", "faces=5000", "--data", str(tmp_path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "demo" / ".prepare" / "parts").glob("*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert "go on with: dfad-bench prepare --source demo --set faces=5000" in messages
+    assert "Traceback" not in messages
+
+
+def test_doctor_finds_this_installation_sound() -> None:
+    answer = call("doctor", "--format", "json")
+    assert answer.exit_code == 0, answer.output
+    assert {finding["what"] for finding in json.loads(answer.stdout)} >= {"torch", "torchvision", "OpenCV", "models"}
+
+
+def test_version_is_that_of_the_package() -> None:
+    import importlib.metadata
+
+    assert call("--version").stdout.strip() == importlib.metadata.version("dfad-bench")
