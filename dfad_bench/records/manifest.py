@@ -134,14 +134,17 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
         if missing:
             raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
         table = pq.read_table(path, columns=list(columns) if columns else COLUMNS.names)
+        table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}). Prepare the source again.") from None
+        raise _damaged(path, error) from None
     for name in table.column_names:
         expected = COLUMNS.field(name)
         if table.schema.field(name).type != expected.type:
             raise DataError(f"{path}: column {name} is {table.schema.field(name).type}, expected {expected.type}.")
         if not expected.nullable and table[name].null_count:
             raise DataError(f"{path}: column {name} has empty cells.")
+    # another tool may call every column nullable; manifests are put together, so their schemas must be the same
+    table = table.cast(pa.schema([COLUMNS.field(name) for name in table.column_names]))
     _check_values(table, path)
     return Manifest(root, table, footer)
 
@@ -158,9 +161,14 @@ def _read_head(path: Path) -> tuple[pa.Schema, Footer]:
         )
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}). Prepare the source again.") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from None
     return schema, _footer(schema, path)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    told = " ".join(str(error).split())
+    return DataError(f"{path} cannot be read as Parquet ({told}). Prepare the source again.")
 
 
 def _footer(schema: pa.Schema, path: Path) -> Footer:
@@ -170,7 +178,7 @@ def _footer(schema: pa.Schema, path: Path) -> Footer:
         raise DataError(
             f"{path} was not written by dfad-bench: its footer is missing. Prepare the source again."
         ) from None
-    if stored.get("schema_version") != SCHEMA_VERSION:
+    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}. "
             "Prepare the source again."
@@ -197,9 +205,15 @@ def _check_values(table: pa.Table, path: Path) -> None:
 
 
 def is_inside(relative: str) -> bool:
-    """Return whether a relative POSIX path stays below its root, judged by its text alone."""
+    """Return whether a relative POSIX path names something below its root, judged by its text alone."""
     path = PurePosixPath(relative)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in relative and "\0" not in relative
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in relative
+        and "\0" not in relative
+    )
 
 
 def generator_labels(table: pa.Table, where: str) -> dict[str, tuple[str, str]]:
@@ -227,8 +241,11 @@ def generator_labels(table: pa.Table, where: str) -> dict[str, tuple[str, str]]:
 
 
 def fingerprint(rows: Iterable[Sequence[str]]) -> str:
-    """Return ``sha256:…`` over rows of text, independent of their order."""
-    text = "\n".join(sorted("\x1f".join(row) for row in rows))
+    """Return ``sha256:…`` over rows of text, independent of their order.
+
+    Each row is one line of JSON, so that no text inside a field can pass for the border between two.
+    """
+    text = "\n".join(sorted(json.dumps(list(row)) for row in rows))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
