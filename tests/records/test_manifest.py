@@ -1,0 +1,343 @@
+"""A manifest comes back as it was written, and one that breaks a promise of the format is refused by name."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfad_bench.errors import DataError, UsageError
+from dfad_bench.records.manifest import (
+    COLUMNS,
+    HEADER_FEATURES,
+    METADATA,
+    fingerprint,
+    generator_labels,
+    header_features,
+    is_inside,
+    read_manifest,
+    with_footer,
+)
+from tests.records.builders import (
+    face,
+    footer,
+    manifest_in_memory,
+    nullable_table,
+    read_toy,
+    recipe,
+    select_in_memory,
+    toy_faces,
+    write_broken_manifest,
+    write_manifest,
+    write_table,
+)
+
+REQUIRED = [field.name for field in COLUMNS if not field.nullable]
+OPTIONAL = [field.name for field in COLUMNS if field.nullable]
+
+
+def refusal(root: Path) -> str:
+    """Read a manifest that must be refused; return the message, which must be one line that names the file."""
+    with pytest.raises(DataError) as caught:
+        read_manifest(root)
+    message = str(caught.value)
+    assert str(root / METADATA) in message
+    assert "\n" not in message
+    return message
+
+
+# --- round trip ----------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        face("a", video="toy/real/clip", frame=3, landmarks=[float(n) for n in range(10)]),
+        face("b", "gan_a", identities=["x", "y"], jpeg_quality=90, original_format="JPEG", gaze_pitch=None),
+        face("c", "swap_a", identities=[], gaze_file_name=None, source_split=None, generator_version="2"),
+    ]
+    manifest = read_manifest(write_manifest(tmp_path, rows))
+    assert manifest.table.to_pylist() == pa.Table.from_pylist(rows, schema=COLUMNS).to_pylist()
+    assert manifest.root == tmp_path / "toy"
+    assert manifest.name == "toy"
+
+
+def test_an_empty_manifest_can_be_read(tmp_path: Path) -> None:
+    assert read_manifest(write_manifest(tmp_path, [])).table.num_rows == 0
+
+
+def test_only_the_columns_asked_for_are_read_and_checked(tmp_path: Path) -> None:
+    table = nullable_table([face("a"), face("b")]).drop_columns(["licence"])
+    root = write_broken_manifest(tmp_path, table)
+    assert read_manifest(root, ["id", "video"]).table.column_names == ["id", "video"]
+
+
+def test_the_footer_comes_back_whole(tmp_path: Path) -> None:
+    root = write_manifest(
+        tmp_path, [face("a")], limit=7, skipped={"no_face": 2}, recipe=recipe(source_options={"split": "c23", "n": 3})
+    )
+    read = read_manifest(root).footer
+    assert read == footer(1, limit=7, skipped={"no_face": 2}, recipe=recipe(source_options={"split": "c23", "n": 3}))
+
+
+def test_the_footer_is_json_that_any_tool_can_read(tmp_path: Path) -> None:
+    root = write_manifest(tmp_path, [face("a")])
+    stored = json.loads(pq.read_schema(root / METADATA).metadata[b"dfad_bench"])
+    assert stored["source"] == "toy"
+    assert stored["recipe"]["size"] == 64
+
+
+def test_a_data_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
+    root = write_manifest(tmp_path / "generator=gan_a", [face("a")])
+    assert read_manifest(root).table["generator"].to_pylist() == ["real"]
+
+
+def test_a_sound_manifest_that_another_tool_wrote_has_the_same_schema_as_ours(tmp_path: Path) -> None:
+    ours = read_manifest(write_manifest(tmp_path / "ours", [face("a")]))
+    theirs = read_manifest(write_broken_manifest(tmp_path / "theirs", nullable_table([face("a")])))
+    assert theirs.table.schema.equals(ours.table.schema)
+
+
+# --- broken promises -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_manifest_is_told_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"metadata\.parquet is missing.*dfad-bench prepare"):
+        read_manifest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("column", COLUMNS.names)
+def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+    root = write_broken_manifest(tmp_path, nullable_table([face("a")]).drop_columns([column]))
+    assert f"lacks the column {column}" in refusal(root)
+
+
+@pytest.mark.parametrize("column", REQUIRED)
+def test_an_empty_cell_in_a_required_column_is_refused(tmp_path: Path, column: str) -> None:
+    root = write_broken_manifest(tmp_path, nullable_table([face("a"), face("b", **{column: None})]))
+    assert f"column {column} has empty cells" in refusal(root)
+
+
+@pytest.mark.parametrize("column", OPTIONAL)
+def test_an_empty_cell_in_an_optional_column_is_fine(tmp_path: Path, column: str) -> None:
+    root = write_manifest(tmp_path, [face("a"), face("b", **{column: None})])
+    assert read_manifest(root).table[column].to_pylist()[1] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("id", pa.int64()), ("identities", pa.string()), ("frame", pa.string()), ("box", pa.string())]
+)
+def test_a_column_of_another_type_is_named_with_both_types(tmp_path: Path, column: str, wrong: pa.DataType) -> None:
+    table = nullable_table([face("a")])
+    index = table.column_names.index(column)
+    root = write_broken_manifest(tmp_path, table.set_column(index, column, pa.array([None], wrong)))
+    assert f"column {column} is {wrong}, expected {COLUMNS.field(column).type}" in refusal(root)
+
+
+def test_an_id_that_occurs_twice_is_named(tmp_path: Path) -> None:
+    assert "id occurs twice: toy/real/a" in refusal(write_manifest(tmp_path, [face("a"), face("b"), face("a")]))
+
+
+@pytest.mark.parametrize("column", ["file_name", "gaze_file_name"])
+@pytest.mark.parametrize("path", ["../secret.png", "faces/../../x.png", "/etc/passwd", "faces\\a.png", "a\0.png", ""])
+def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, column: str, path: str) -> None:
+    message = refusal(write_manifest(tmp_path, [face("a"), face("b", **{column: path})]))
+    assert f"{column} {path!r}" in message
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "b.png", "...", "a b", ""]), min_size=1, max_size=6).map("/".join))
+def test_a_path_is_inside_exactly_where_the_file_system_says_so(path: str) -> None:
+    # ".." is refused even where it would come back, as "a/../b" does: what is a link cannot be seen in the text
+    normal = Path("/root/folder", path)
+    inside = ".." not in path.split("/") and Path("/root/folder") in normal.parents
+    assert is_inside(path) == inside
+
+
+@pytest.mark.parametrize(("column", "value"), [("family", "ganz"), ("forgery_type", "fe")])
+def test_a_label_outside_the_taxonomy_is_named_with_those_known(tmp_path: Path, column: str, value: str) -> None:
+    message = refusal(write_manifest(tmp_path, [face("a", "gan_a", **{column: value})]))
+    assert f"unknown {column} {value}" in message
+    assert "real, " in message
+
+
+@pytest.mark.parametrize("changes", [{"family": "diffusion"}, {"forgery_type": "fs"}])
+def test_a_generator_labelled_twice_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    message = refusal(write_manifest(tmp_path, [face("a", "gan_a"), face("b", "gan_a", **changes)]))
+    assert "generator 'gan_a' is labelled both" in message
+
+
+@pytest.mark.parametrize(
+    ("generator", "changes"),
+    [
+        ("real", {"family": "gan", "forgery_type": "efs"}),
+        ("real", {"family": "gan"}),
+        ("real", {"forgery_type": "fs"}),
+        ("gan_a", {"family": "real", "forgery_type": "real"}),
+        ("gan_a", {"family": "real"}),
+        ("gan_a", {"forgery_type": "real"}),
+    ],
+)
+def test_real_must_be_real_at_every_level(tmp_path: Path, generator: str, changes: dict[str, Any]) -> None:
+    message = refusal(write_manifest(tmp_path, [face("a", generator, **changes)]))
+    assert "'real' must be real at every level" in message
+
+
+def test_labels_are_told_per_generator() -> None:
+    table = pa.Table.from_pylist(toy_faces(2), schema=COLUMNS)
+    assert generator_labels(table, "here")["swap_a"] == ("gan", "fs")
+    assert len(generator_labels(table, "here")) == 5
+
+
+@pytest.mark.parametrize("metadata", [{}, {b"dfad_bench": b"{"}, {b"dfad_bench": b"[]"}, {b"dfad_bench": b"\xff"}])
+def test_a_file_without_our_footer_is_refused(tmp_path: Path, metadata: dict[bytes, bytes]) -> None:
+    table = pa.Table.from_pylist([face("a")], schema=COLUMNS.with_metadata(metadata))
+    write_table(tmp_path / "toy", table)
+    assert "footer" in refusal(tmp_path / "toy")
+
+
+def test_another_schema_version_is_told_before_anything_else(tmp_path: Path) -> None:
+    stored = json.dumps({"schema_version": 2, "a key of the future": 1}).encode()
+    table = pa.Table.from_pylist([face("a")], schema=COLUMNS.with_metadata({b"dfad_bench": stored}))
+    write_table(tmp_path / "toy", table)
+    assert "has schema version 2, this dfad-bench reads 1" in refusal(tmp_path / "toy")
+
+
+def test_an_unknown_key_in_the_footer_is_named(tmp_path: Path) -> None:
+    stored = footer(1).model_dump() | {"surprise": 1}
+    table = pa.Table.from_pylist(
+        [face("a")], schema=COLUMNS.with_metadata({b"dfad_bench": json.dumps(stored).encode()})
+    )
+    write_table(tmp_path / "toy", table)
+    assert "surprise: Extra inputs" in refusal(tmp_path / "toy")
+
+
+def test_an_empty_file_is_not_parquet(tmp_path: Path) -> None:
+    (tmp_path / METADATA).touch()
+    assert "cannot be read as Parquet" in refusal(tmp_path)
+
+
+def test_a_manifest_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, toy_faces(1)) / METADATA
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole), 997), *range(len(whole) - 12, len(whole))]:
+        path.write_bytes(whole[:length])
+        assert "Prepare the source again" in refusal(path.parent)
+
+
+def test_a_manifest_with_damaged_bytes_is_refused_or_still_reads(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, toy_faces(2)) / METADATA
+    whole = path.read_bytes()
+    dice = random.Random(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        start = dice.randrange(len(whole) - 4)
+        damaged[start : start + 4] = dice.randbytes(4)
+        path.write_bytes(damaged)
+        try:
+            read_manifest(path.parent)
+        except DataError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20
+
+
+# --- fingerprint ---------------------------------------------------------------------------------------------------
+
+TEXT_ROWS = st.lists(st.lists(st.text(max_size=4), min_size=2, max_size=2), min_size=1, max_size=5)
+
+
+@given(TEXT_ROWS, st.randoms())
+def test_a_fingerprint_does_not_depend_on_the_order_of_rows(rows: list[list[str]], dice: random.Random) -> None:
+    shuffled = list(rows)
+    dice.shuffle(shuffled)
+    assert fingerprint(rows) == fingerprint(shuffled)
+
+
+@given(TEXT_ROWS, TEXT_ROWS)
+def test_two_sets_of_rows_share_a_fingerprint_only_where_they_are_the_same(
+    first: list[list[str]], second: list[list[str]]
+) -> None:
+    assert (fingerprint(first) == fingerprint(second)) == (sorted(first) == sorted(second))
+
+
+@given(TEXT_ROWS, st.data())
+def test_a_fingerprint_depends_on_every_field(rows: list[list[str]], data: st.DataObject) -> None:
+    changed = [list(row) for row in rows]
+    row, field = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, 1))
+    changed[row][field] = data.draw(st.text(max_size=4).filter(lambda text: text != rows[row][field]))
+    assert fingerprint(changed) != fingerprint(rows)
+
+
+@pytest.mark.parametrize("separator", ["\x1f", "\n", "|", ",", '","', "\\", '"'])
+def test_text_that_looks_like_a_separator_does_not_hide_a_change(separator: str) -> None:
+    assert fingerprint([[f"a{separator}b", "c"]]) != fingerprint([["a", f"b{separator}c"]])
+    assert fingerprint([[f"a{separator}b"]]) != fingerprint([["a"], ["b"]])
+
+
+def test_a_repeated_row_changes_the_fingerprint() -> None:
+    assert fingerprint([["a"], ["a"]]) != fingerprint([["a"]])
+
+
+def test_a_fingerprint_names_its_algorithm() -> None:
+    assert len(fingerprint([["a"]])) == len("sha256:") + 64
+    assert fingerprint([["a"]]).startswith("sha256:")
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.randoms())
+def test_a_selection_fingerprint_does_not_depend_on_the_order_of_rows_on_disk(dice: random.Random) -> None:
+    rows = toy_faces(2)
+    mark = select_in_memory(rows).fingerprint
+    dice.shuffle(rows)
+    assert select_in_memory(rows).fingerprint == mark
+
+
+# --- header features -----------------------------------------------------------------------------------------------
+
+
+def test_header_features_have_the_values_of_the_file_around_the_face() -> None:
+    table = manifest_in_memory(
+        [
+            face("a", original_format="JPEG", original_width=1024, original_height=256, jpeg_quality=75),
+            face("b", original_format="PNG", original_width=64, original_height=128),
+            face("c", original_format="WEBP", original_width=1, original_height=1),
+        ]
+    ).table
+    features = header_features(table)
+    assert features.dtype == np.float32
+    expected = {
+        "is_jpeg": [1, 0, 0],
+        "is_png": [0, 1, 0],
+        "is_other_format": [0, 0, 1],
+        "log2_width": [10, 6, 0],
+        "log2_height": [8, 7, 0],
+        "log2_aspect": [2, -1, 0],
+        "has_jpeg_quality": [1, 0, 0],
+        "jpeg_quality": [0.75, 0, 0],
+    }
+    assert tuple(expected) == HEADER_FEATURES
+    np.testing.assert_allclose(features, np.transpose(list(expected.values())), rtol=1e-6)
+
+
+def test_header_features_of_no_faces_keep_their_shape() -> None:
+    assert header_features(manifest_in_memory([]).table).shape == (0, len(HEADER_FEATURES))
+
+
+def test_header_features_are_finite_where_no_quality_is_known(tmp_path: Path) -> None:
+    write_manifest(tmp_path, toy_faces(1))
+    features = header_features(read_toy(tmp_path).table)
+    assert features.shape == (15, len(HEADER_FEATURES))
+    assert np.isfinite(features).all()
+
+
+def test_with_footer_replaces_an_earlier_footer() -> None:
+    twice = with_footer(with_footer(COLUMNS, footer(1)), footer(2))
+    assert json.loads(twice.metadata[b"dfad_bench"])["kept"] == 2
