@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, UsageError
@@ -20,6 +20,9 @@ class Score(Strict):
     ``subset``: a test subset's name; ``group``: a value of its ``report_by`` column, ``mean`` (macro average over
     the generators) or ``pooled`` (all faces together). Values are fractions in 0..1.
     """
+
+    # JSON has no NaN: it would come back as a None that gives no reason
+    model_config = ConfigDict(allow_inf_nan=False)
 
     task: Literal["detection", "attribution"]
     metric: str
@@ -126,8 +129,11 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
+    """Write a text file under a temporary name and rename it; where that fails, nothing is left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
