@@ -1,0 +1,160 @@
+"""Choosing by hash gives the same faces whatever the order and the neighbours; a group never falls apart."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfad_bench.records.sampling import assign, connected_groups, order_key, sample, unit_interval
+
+IDS = st.lists(st.text(max_size=5), unique=True, max_size=30)
+MEMBERSHIPS = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), max_size=12)
+
+
+def taken(ids: list[str], seed: int, most: int) -> set[str]:
+    return {ids[index] for index in sample(ids, seed, most)}
+
+
+# --- sample --------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_key_is_pinned_for_all_time() -> None:
+    # printf '0:a' | sha256sum; every published subset depends on it
+    assert order_key(0, "a") == "9df3c5fab8ef8fe78a408912e52e76477b5bd838eec3cbf48191a848ec8563d3"
+
+
+@given(IDS, st.integers(0, 3), st.integers(0, 40))
+def test_a_sample_has_exactly_as_many_as_asked_or_all_there_are(ids: list[str], seed: int, most: int) -> None:
+    indices = sample(ids, seed, most)
+    assert len(indices) == min(most, len(ids))
+    assert indices.dtype == np.int64
+    assert sorted(set(indices.tolist())) == indices.tolist()
+
+
+@given(IDS, st.integers(0, 3), st.integers(0, 40), st.randoms())
+def test_a_sample_does_not_depend_on_the_order_of_ids(
+    ids: list[str], seed: int, most: int, dice: random.Random
+) -> None:
+    shuffled = list(ids)
+    dice.shuffle(shuffled)
+    assert taken(ids, seed, most) == taken(shuffled, seed, most)
+
+
+@given(IDS, IDS, st.integers(0, 3), st.integers(0, 40))
+def test_an_id_leaves_a_sample_only_for_a_new_one_that_hashes_before_it(
+    old: list[str], new: list[str], seed: int, most: int
+) -> None:
+    added = [each for each in new if each not in old]
+    before, after = taken(old, seed, most), taken(old + added, seed, most)
+    assert after <= before | set(added)
+    left, came = before - after, after - before
+    assert len(left) <= len(came)
+    assert all(order_key(seed, new) < order_key(seed, gone) for new in came for gone in left)
+
+
+@given(IDS, st.integers(0, 3), st.integers(0, 20), st.integers(0, 20))
+def test_a_smaller_sample_is_part_of_a_larger_one(ids: list[str], seed: int, less: int, more: int) -> None:
+    assert taken(ids, seed, min(less, more)) <= taken(ids, seed, max(less, more))
+
+
+def test_another_seed_takes_other_faces() -> None:
+    ids = [f"face {number}" for number in range(200)]
+    assert taken(ids, 0, 20) != taken(ids, 1, 20)
+
+
+def test_a_seed_and_a_name_do_not_run_into_each_other() -> None:
+    assert order_key(1, "1:a") != order_key(11, ":a")
+    assert order_key(1, "1") != order_key(11, "")
+
+
+@given(st.integers(0, 9), st.text())
+def test_the_unit_interval_holds_zero_but_not_one(seed: int, name: str) -> None:
+    assert 0 <= unit_interval(seed, name) < 1
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+def groups_by_flooding(memberships: list[list[str]]) -> list[str]:
+    """The same answer, slowly: let every row take in all it touches until nothing changes."""
+    reached = [set(members) for members in memberships]
+    changed = True
+    while changed:
+        changed = False
+        for mine in reached:
+            for other in reached:
+                if mine & other and not other <= mine:
+                    mine |= other
+                    changed = True
+    return [min(each) for each in reached]
+
+
+@given(MEMBERSHIPS)
+def test_groups_are_those_found_by_flooding(memberships: list[list[str]]) -> None:
+    assert connected_groups(memberships) == groups_by_flooding(memberships)
+
+
+@given(MEMBERSHIPS, st.randoms())
+def test_a_row_keeps_its_group_whatever_the_order_of_rows_and_members(
+    memberships: list[list[str]], dice: random.Random
+) -> None:
+    order = list(range(len(memberships)))
+    dice.shuffle(order)
+    groups = connected_groups(memberships)
+    shuffled = connected_groups([dice.sample(memberships[row], len(memberships[row])) for row in order])
+    assert shuffled == [groups[row] for row in order]
+
+
+def test_an_identity_and_a_video_chain_rows_into_one_group() -> None:
+    memberships = [
+        ["identity x", "video 1"],
+        ["identity y", "video 1"],
+        ["identity y", "identity z"],
+        ["video 2"],
+    ]
+    assert connected_groups(memberships) == ["identity x", "identity x", "identity x", "video 2"]
+
+
+def test_a_long_chain_is_one_group() -> None:
+    chain = [[f"{number:06}", f"{number + 1:06}"] for number in range(20_000)]
+    assert set(connected_groups(reversed(chain))) == {"000000"}
+
+
+def test_a_row_without_members_is_refused() -> None:
+    with pytest.raises(ValueError, match="without members"):
+        connected_groups([["a"], []])
+
+
+# --- assign --------------------------------------------------------------------------------------------------------
+
+
+def test_groups_fall_into_parts_roughly_by_their_fractions() -> None:
+    fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
+    counted = Counter(assign((f"group {number}" for number in range(5000)), 0, fractions))
+    for part, fraction in fractions.items():
+        # four standard deviations of a binomial share
+        assert abs(counted[part] / 5000 - fraction) < 4 * (fraction * (1 - fraction) / 5000) ** 0.5
+
+
+@given(st.lists(st.text(max_size=3), max_size=20), st.integers(0, 3))
+def test_a_group_falls_into_one_part_whoever_stands_beside_it(groups: list[str], seed: int) -> None:
+    fractions = {"train": 0.5, "test": 0.5}
+    assert assign(groups, seed, fractions) == [assign([group], seed, fractions)[0] for group in groups]
+
+
+@given(MEMBERSHIPS, st.integers(0, 5))
+def test_rows_that_share_a_member_never_fall_into_two_parts(memberships: list[list[str]], seed: int) -> None:
+    parts = assign(connected_groups(memberships), seed, {"train": 0.4, "val": 0.3, "test": 0.3})
+    for part, members in zip(parts, memberships, strict=True):
+        assert all(part == other for other, others in zip(parts, memberships, strict=True) if set(members) & set(others))
+
+
+@given(st.text())
+def test_fractions_that_sum_to_one_only_nearly_still_give_every_group_a_part(group: str) -> None:
+    assert assign([group], 0, {"only": 1.0 - 1e-10}) == ["only"]
+    assert assign([group], 0, dict.fromkeys("abcdefghij", 0.1))[0] in "abcdefghij"
