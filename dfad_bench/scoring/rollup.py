@@ -1,0 +1,35 @@
+"""From logits over leaf classes to the probability of each value at a coarser level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfad_bench.types import REAL, Leaf
+
+
+def level_values(classes: Sequence[Leaf], level: str) -> tuple[str, ...]:
+    """Return the K values that leaf classes have at a level: ``real`` first, then sorted."""
+    return tuple(sorted({leaf.value(level) for leaf in classes}, key=lambda value: (value != REAL, value)))
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the softmax over the classes of logits [N, C] in float64; logits of any finite size do not overflow."""
+    exact = np.asarray(logits, dtype=np.float64)
+    shares: NDArray[np.float64] = exact - exact.max(axis=1, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
+
+
+def roll_up(probabilities: NDArray[np.float64], classes: Sequence[Leaf], level: str) -> NDArray[np.float64]:
+    """Return P(level value) [N, K]: class probabilities [N, C] summed over the leaves of each of ``level_values``."""
+    # Sums along each row, not a matrix product: BLAS may round a row differently when other rows stand beside it.
+    values = level_values(classes, level)
+    column = np.asarray([values.index(leaf.value(level)) for leaf in classes])
+    order = np.argsort(column, kind="stable")
+    starts = np.searchsorted(column[order], np.arange(len(values)))
+    rolled: NDArray[np.float64] = np.add.reduceat(probabilities[:, order], starts, axis=1)
+    return rolled
