@@ -1,0 +1,106 @@
+"""Keeps a training on disk after every epoch, so that a killed one goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dfad_bench.errors import DataError
+from dfad_bench.modelling.weights import read_tensors, save_tensors
+from dfad_bench.types import Leaf, Recipe
+
+log = logging.getLogger(__name__)
+
+_MODULE, _BEST, _OPTIMIZER = "module.", "best.", "optimizer."
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a training has come: one row of numbers per finished epoch, and the state of the best one."""
+
+    history: tuple[dict[str, Any], ...] = ()
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    best_state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """The number of finished epochs."""
+        return len(self.history)
+
+    def is_over(self, recipe: Recipe) -> bool:
+        """Return whether every epoch is done, or ``patience`` epochs have passed without a better one."""
+        return self.epochs >= recipe.epochs or self.epochs - self.best_epoch >= max(recipe.patience, 1)
+
+    def after(self, row: dict[str, Any], val_loss: float, module: nn.Module) -> Progress:
+        """Return the progress after one more epoch; in a tie the earlier epoch stays the best."""
+        longer = replace(self, history=(*self.history, row))
+        if val_loss >= self.best_loss:
+            return longer
+        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
+        return replace(longer, best_epoch=longer.epochs, best_loss=val_loss, best_state=state)
+
+
+def fingerprint(
+    module: nn.Module, recipe: Recipe, seed: int, classes: Sequence[Leaf], tables: Mapping[str, pa.Table]
+) -> str:
+    """Return a hash of all that decides a training: initial weights, recipe, seed, classes, faces and their order."""
+    digest = hashlib.sha256(repr((asdict(recipe), seed, list(classes))).encode())
+    for name, table in tables.items():
+        digest.update(f"{name} {table.num_rows}\n".encode())
+        for rows in table.select(["id", "sha256", "generator"]).to_batches(max_chunksize=4096):
+            digest.update(repr(rows.to_pydict()).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save(path: Path, key: str, progress: Progress, module: nn.Module, optimizer: Optimizer) -> None:
+    """Write the checkpoint, whole or not at all."""
+    tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"{_BEST}{name}": tensor for name, tensor in progress.best_state.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in state.items()}
+    told = {"key": key, "history": list(progress.history), "best": [progress.best_epoch, progress.best_loss]}
+    save_tensors(tensors, path, told)
+
+
+def resume(path: Path, key: str, module: nn.Module, optimizer: Optimizer) -> Progress:
+    """Bring module and optimizer to where a stopped training was and return its progress, or a fresh one.
+
+    A checkpoint that is damaged or of another training is left aside with a warning in the log.
+    """
+    if not path.is_file():
+        return Progress()
+    try:
+        tensors, told = read_tensors(path)
+    except DataError as error:
+        log.warning("%s Training starts anew.", error)
+        return Progress()
+    if told.get("key") != key:
+        log.warning(
+            "%s belongs to another training (recipe, seed, faces or initial weights). Training starts anew.", path
+        )
+        return Progress()
+    module.load_state_dict(_under(_MODULE, tensors))
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _under(_OPTIMIZER, tensors).items():
+        index, _, what = name.partition(".")
+        states.setdefault(int(index), {})[what] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    best_epoch, best_loss = told["best"]
+    return Progress(tuple(told["history"]), best_epoch, best_loss, _under(_BEST, tensors))
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

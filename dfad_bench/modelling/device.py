@@ -1,0 +1,43 @@
+"""Chooses the device, and makes a run repeat itself there as far as the device allows."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from dfad_bench.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; ``auto`` is the first present of cuda, mps and cpu.
+
+    Raises UsageError for an unknown name and for a device that is absent: a run never falls back to a slower one
+    without being told to.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in present.items() if is_there))
+    if name not in present:
+        raise UsageError(f"No device is named {name!r}. Choose one of {', '.join(DEVICES)}.")
+    if not present[name]:
+        why = " (this torch was built without CUDA)" if name == "cuda" and torch.version.cuda is None else ""
+        raise UsageError(f"torch {torch.__version__} finds no {name} device{why}. Use --device cpu, or auto.")
+    return torch.device(name)
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed torch's generators and ask for deterministic kernels: strictly on the CPU, where they exist elsewhere.
+
+    On one CPU with one number of threads, a run then repeats itself bit by bit.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Return the context in which a network runs: bfloat16 where autocast finds that safe on CUDA, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

@@ -1,0 +1,205 @@
+"""Fetches, checks, saves and loads weights: a file that is not exactly what it should be ends the run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pickle
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dfad_bench.config import file_sha256, home_dir, weights_dir
+from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
+from dfad_bench.types import ModelSpec, WeightsFile
+
+_METADATA_KEY = "dfad_bench"
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0
+"""Seconds without a byte after which a download is given up."""
+
+
+# --- published files -----------------------------------------------------------------------------------------------
+
+
+def fetch(weights: WeightsFile, offline: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Path:
+    """Return the path of a published weights file whose sha256 is verified, downloading it if need be.
+
+    It is looked for by name in the folder that DFAD_BENCH_WEIGHTS names, then in the cache; ``offline`` stops there.
+    ``on_progress`` is given the bytes that have arrived and those expected. Raises DataError, in one line that says
+    what to do, for a file that is not the published one and for one that cannot be had.
+    """
+    cache = home_dir() / "weights"
+    for folder in (weights_dir(), cache):
+        if folder is not None and (folder / weights.name).is_file():
+            return _verified(folder / weights.name, weights)
+    if offline:
+        raise _unavailable(weights, cache, "it is not on this machine and downloads are off")
+    cache.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{weights.name}.", suffix=".part", dir=cache)
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        _download(weights, part, cache, on_progress)
+        _verified(part, weights)
+        part.replace(cache / weights.name)
+    finally:
+        part.unlink(missing_ok=True)
+    return cache / weights.name
+
+
+def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    if urlsplit(weights.url).scheme not in ("http", "https"):
+        raise DataError(f"{weights.name}: {weights.url!r} is not an http or https address.")
+    arrived = 0
+    try:
+        with (
+            urllib.request.urlopen(weights.url, timeout=_TIMEOUT) as response,  # noqa: S310  # scheme checked above
+            part.open("wb") as file,
+        ):
+            while arrived <= weights.bytes and (chunk := response.read(_CHUNK)):
+                file.write(chunk)
+                arrived += len(chunk)
+                if on_progress is not None:
+                    on_progress(arrived, weights.bytes)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise _unavailable(weights, cache, " ".join(str(error).split()) or type(error).__name__) from None
+    if arrived != weights.bytes:
+        more = "more than" if arrived > weights.bytes else f"{arrived} of"
+        raise _unavailable(weights, cache, f"{more} {weights.bytes} bytes arrived")
+
+
+def _unavailable(weights: WeightsFile, cache: Path, why: str) -> DataError:
+    return DataError(
+        f"{weights.name} could not be downloaded ({why}). Get it from {weights.url} and put it in {cache.absolute()}, "
+        "or in the folder that the environment variable DFAD_BENCH_WEIGHTS names."
+    )
+
+
+def _verified(path: Path, weights: WeightsFile) -> Path:
+    found = file_sha256(path)
+    if found != weights.sha256:
+        where = f"What {weights.url} sent" if path.suffix == ".part" else str(path)
+        raise DataError(
+            f"{where} is not the published {weights.name}: its sha256 is {found}, expected {weights.sha256}. "
+            f"Remove it, and get the file from {weights.url}."
+        )
+    return path
+
+
+def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, offline: bool = False) -> WeightsFile:
+    """Fill a model's backbone with one of the published weights it names, and return what was loaded.
+
+    name: the model's, for messages; choice: a key of ``spec.backbone_weights``. Raises UsageError for a choice that the
+    model does not offer, DataError where the weights cannot be had or do not fit.
+    """
+    if choice not in spec.backbone_weights or spec.load_backbone is None:
+        offered = ", ".join(spec.backbone_weights) or "none, it is trained from random weights"
+        hint = did_you_mean(choice, spec.backbone_weights)
+        raise UsageError(f"{name} offers no backbone weights {choice!r}.{hint} Offered: {offered}.")
+    weights = spec.backbone_weights[choice]
+    spec.load_backbone(module, fetch(weights, offline))
+    return weights
+
+
+# --- state ---------------------------------------------------------------------------------------------------------
+
+
+def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a module's state to ``path`` as safetensors, whole or not at all; equal states give equal bytes.
+
+    metadata: JSON values to store with it.
+    """
+    save_tensors(module.state_dict(), path, metadata)
+
+
+def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
+    """Fill a module from a file of ``save_weights`` and return its metadata; raise DataError unless it fits exactly."""
+    state, metadata = read_tensors(path)
+    load_state(module, state, path)
+    return metadata
+
+
+def load_state(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path, but_for: Collection[str] = ()) -> None:
+    """Fill a module from a state dict; ``path`` is where it came from, for the message.
+
+    but_for: the keys that the state must lack and the module keeps as they are, such as a new head's. Raises DataError
+    naming the keys that are missing, unexpected or of another shape; the module is then untouched.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys() - set(but_for))
+    unexpected = sorted((state.keys() - own.keys()) | (state.keys() & set(but_for)))
+    shapes = [
+        f"{key} {list(state[key].shape)} for {list(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    complaints = [
+        f"{what} {shorten(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if complaints:
+        raise DataError(f"{path} does not fit {type(module).__name__}: {'; '.join(complaints)}.")
+    module.load_state_dict(dict(state), strict=not but_for)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write named tensors and JSON metadata to ``path``, whole or not at all."""
+    # Cloned, because safetensors refuses tied weights; one key, because it stores several in a random order.
+    own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(own, part, metadata={_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a file of ``save_tensors``; raise DataError where it is not one."""
+    metadata = read_metadata(path)
+    try:
+        return load_file(path), metadata
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read as safetensors: {error}.") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a safetensors file, empty where dfad-bench stored none; raise DataError where it is not one."""
+    if not path.is_file():
+        raise DataError(f"There is no weights file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as safetensors: {error}.") from None
+    return metadata
+
+
+def load_pickled_state(path: Path) -> dict[str, Any]:
+    """Return what a published ``.pth`` file holds, executing nothing in it; raise DataError where that is no dict.
+
+    torch refuses any pickle that holds more than tensors and plain containers.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path} cannot be read as PyTorch weights: {reason}") from None
+    if not isinstance(state, dict):
+        raise DataError(f"{path} holds a {type(state).__name__} where a state dict was expected.")
+    return state

@@ -1,0 +1,136 @@
+"""The contract must catch a model that breaks it: one broken model for each promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dfad_bench.testing import ContractError, check_model
+from dfad_bench.types import Batch, ModelSpec, Output
+from tests.modelling.builders import SHADE, Shade
+
+
+def _with(forward: Callable[[Shade, Batch, Output], Output]) -> ModelSpec:
+    """Return a spec whose module changes a sound module's answer."""
+
+    class Changed(Shade):
+        def forward(self, batch: Batch) -> Output:
+            return forward(self, batch, super().forward(batch))
+
+    return replace(SHADE, build=lambda classes: Changed(len(classes)))
+
+
+def _fails(spec: ModelSpec, because: str) -> None:
+    with pytest.raises(ContractError, match=because):
+        check_model(spec, face_size=16)
+
+
+def test_a_sound_model_passes() -> None:
+    check_model(SHADE, face_size=16)
+
+
+def test_a_pure_detector_passes() -> None:
+    class Detector(nn.Module):
+        def forward(self, batch: Batch) -> Output:
+            assert batch.image is not None
+            return Output(None, batch.image.mean(dim=(1, 2, 3)))
+
+    check_model(replace(SHADE, build=lambda classes: Detector()), face_size=16)
+
+
+def test_metadata_must_be_there() -> None:
+    _fails(replace(SHADE, reference=" "), "reference is empty")
+    _fails(replace(SHADE, licence=""), "licence is empty")
+
+
+def test_inputs_and_preprocess_must_agree() -> None:
+    _fails(replace(SHADE, inputs=()), "exactly when inputs has 'image'")
+    _fails(replace(SHADE, preprocess=None), "exactly when inputs has 'image'")
+
+
+def test_a_preprocess_that_no_worker_can_receive_is_refused() -> None:
+    def local(face: NDArray[np.uint8], rng: np.random.Generator | None) -> NDArray[np.float32]:
+        return face.transpose(2, 0, 1).astype(np.float32)
+
+    _fails(replace(SHADE, preprocess=local), "cannot be sent to a worker")
+
+
+def _random(face: NDArray[np.uint8], rng: np.random.Generator | None) -> NDArray[np.float32]:
+    return np.random.default_rng().random((3, 8, 8), dtype=np.float32)
+
+
+def _double(face: NDArray[np.uint8], rng: np.random.Generator | None) -> NDArray[np.float32]:
+    return face.transpose(2, 0, 1).astype(np.float64)  # type: ignore[return-value]
+
+
+def test_a_preprocess_that_is_random_in_evaluation_or_of_another_type_is_refused() -> None:
+    _fails(replace(SHADE, preprocess=_random), "must not be random in evaluation")
+    _fails(replace(SHADE, preprocess=_double), "float32")
+
+
+def test_wrong_shapes_are_refused() -> None:
+    _fails(_with(lambda self, batch, out: Output(out.logits, out.fake_score[:, None])), "fake_score must be")
+    _fails(_with(lambda self, batch, out: Output(out.logits[:, 1:], out.fake_score)), "logits must be")  # type: ignore[index]
+
+
+def test_an_answer_that_is_not_finite_is_refused() -> None:
+    _fails(_with(lambda self, batch, out: Output(out.logits, out.fake_score / 0)), "not finite")
+
+
+def test_an_answer_that_depends_on_chance_is_refused() -> None:
+    _fails(_with(lambda self, batch, out: Output(out.logits, out.fake_score + torch.rand(1))), "two passes")
+
+
+def test_an_answer_that_depends_on_the_label_is_refused() -> None:
+    def peek(self: Shade, batch: Batch, out: Output) -> Output:
+        return out if batch.target is None else Output(out.logits, out.fake_score + batch.target)
+
+    _fails(_with(peek), "depends on the labels")
+
+
+def test_an_answer_that_depends_on_the_other_faces_of_the_batch_is_refused() -> None:
+    _fails(_with(lambda self, batch, out: Output(out.logits, out.fake_score - out.fake_score.mean())), "on its batch")
+
+
+def test_a_parameter_that_no_gradient_reaches_is_refused() -> None:
+    class Idle(Shade):
+        def __init__(self, classes: int) -> None:
+            super().__init__(classes)
+            self.idle = nn.Parameter(torch.zeros(3))
+
+    _fails(replace(SHADE, build=lambda classes: Idle(len(classes))), "no gradient reaches idle")
+
+
+def test_a_layer_that_starts_at_zero_is_no_fault() -> None:
+    class Gated(Shade):
+        def __init__(self, classes: int) -> None:
+            super().__init__(classes)
+            self.inner, self.gate = nn.Linear(3, 3), nn.Linear(3, classes)
+            nn.init.zeros_(self.gate.weight)
+
+        def forward(self, batch: Batch) -> Output:
+            assert batch.image is not None
+            out = super().forward(batch)
+            assert out.logits is not None
+            return Output(out.logits + self.gate(self.inner(batch.image.mean(dim=(2, 3)))), out.fake_score)
+
+    check_model(replace(SHADE, build=lambda classes: Gated(len(classes))), face_size=16)
+
+
+def test_state_that_is_not_saved_is_refused() -> None:
+    class Forgetful(Shade):
+        def __init__(self, classes: int) -> None:
+            super().__init__(classes)
+            self.offset = torch.rand(1)
+
+        def forward(self, batch: Batch) -> Output:
+            out = super().forward(batch)
+            return Output(out.logits, out.fake_score + self.offset)
+
+    _fails(replace(SHADE, build=lambda classes: Forgetful(len(classes))), "saving and loading")

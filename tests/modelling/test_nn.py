@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import torch
+
+from dfad_bench.modelling.nn import Standardize, classifier_output
+
+
+def test_the_fake_score_is_one_minus_the_probability_of_real() -> None:
+    logits = torch.randn(50, 4) * 3
+    output = classifier_output(logits)
+    torch.testing.assert_close(output.fake_score, 1 - logits.softmax(dim=1)[:, 0])
+    assert float(output.fake_score.max()) <= 1
+
+
+def test_sure_reals_do_not_tie() -> None:
+    scores = classifier_output(torch.tensor([[30.0, 0.0], [40.0, 0.0], [50.0, 0.0]])).fake_score
+    assert scores[0] > scores[1] > scores[2] > 0
+
+
+def test_half_precision_logits_are_scored_in_single_precision() -> None:
+    output = classifier_output(torch.randn(3, 4, dtype=torch.bfloat16))
+    assert output.fake_score.dtype == torch.float32
+
+
+def test_standardised_features_have_mean_zero_and_deviation_one() -> None:
+    features = torch.randn(400, 3) * torch.tensor([1.0, 20.0, 0.5]) + torch.tensor([5.0, -3.0, 0.0])
+    layer = Standardize(3)
+    for _ in range(100):
+        layer(features)
+    scaled = layer.eval()(features)
+    torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled.std(dim=0), torch.ones(3), atol=1e-2, rtol=0)
+
+
+def test_a_batch_of_one_can_be_standardised_in_training() -> None:
+    layer = Standardize(2)
+    torch.testing.assert_close(layer(torch.tensor([[1.0, 2.0]])), torch.tensor([[1.0, 2.0]]), atol=1e-3, rtol=1e-3)
+
+
+def test_a_feature_that_never_moved_in_training_stays_bounded_when_it_does() -> None:
+    layer = Standardize(1)
+    for _ in range(200):
+        layer(torch.full((8, 1), 3.0))
+    assert float(layer.eval()(torch.tensor([[3.5]])).abs()) <= 0.5 / 0.01 + 1e-3
