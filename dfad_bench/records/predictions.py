@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -126,6 +127,9 @@ class PredictionsWriter:
         logits: NDArray[np.floating[Any]] | None,
     ) -> None:
         """Append B faces (rows of a selection's table) with fake_score [B] and logits [B, C]."""
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            fake_score = fake_score.astype(np.float32)
+            logits = None if logits is None else logits.astype(np.float32)
         finite = np.isfinite(fake_score) & (np.isfinite(logits).all(axis=1) if logits is not None else True)
         if not finite.all():
             culprit = faces["id"][int(np.flatnonzero(~finite)[0])].as_py()
@@ -133,26 +137,29 @@ class PredictionsWriter:
         columns = [faces[name].combine_chunks() for name in ("id",)]
         columns.append(pa.array([subset] * faces.num_rows, pa.string()))
         columns += [faces[name].combine_chunks() for name in (*_LABELS, "identities")]
-        columns.append(pa.array(fake_score.astype(np.float32)))
+        columns.append(pa.array(fake_score))
         columns.append(
             pa.nulls(faces.num_rows, COLUMNS.field("logits").type)
             if logits is None
-            else pa.array(list(logits.astype(np.float32)), COLUMNS.field("logits").type)
+            else pa.array(list(logits), COLUMNS.field("logits").type)
         )
         self._pending.append(pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
         if sum(batch.num_rows for batch in self._pending) >= self._rows_per_group:
-            self._flush()
+            self._flush(self._rows_per_group)
 
-    def _flush(self) -> None:
+    def _flush(self, least: int) -> None:
+        """Write row groups of equal size, whatever the batches' sizes, while at least ``least`` rows wait."""
         assert self._writer is not None
-        if self._pending:
-            self._writer.write_table(pa.Table.from_batches(self._pending).combine_chunks())
-            self._pending = []
+        waiting = pa.Table.from_batches(self._pending, COLUMNS).combine_chunks()
+        while waiting.num_rows >= least:
+            self._writer.write_table(waiting.slice(0, self._rows_per_group))
+            waiting = waiting.slice(self._rows_per_group)
+        self._pending = waiting.to_batches()
 
     def finish(self, context: Context) -> None:
         """Store the context in the footer and give the file its name."""
         assert self._writer is not None
-        self._flush()
+        self._flush(1)
         self._writer.add_key_value_metadata({_FOOTER_KEY: context.model_dump_json().encode()})
         self._writer.close()
         self._writer = None
@@ -172,14 +179,17 @@ def read_predictions(path: Path) -> Predictions:
         raise UsageError(f"There is no predictions file {path}. 'dfad-bench run' writes one.")
     try:
         table = pq.read_table(path)
+        table.validate(full=True)
         stored = json.loads((pq.read_metadata(path).metadata or {})[_FOOTER_KEY])
     except KeyError:
         raise DataError(f"{path} was not written by dfad-bench: its footer is missing.") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
+        raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}.") from None
+    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
+        )
     context = validate(stored, Context, str(path))
-    if context.schema_version != SCHEMA_VERSION:
-        raise DataError(f"{path} has schema version {context.schema_version}, this dfad-bench reads {SCHEMA_VERSION}.")
     if not table.schema.equals(COLUMNS, check_metadata=False):
         raise DataError(f"{path}: its columns are not those of a predictions file.")
     return _checked(table, context, path)
@@ -218,8 +228,8 @@ def _logits(table: pa.Table, classes: int, path: Path) -> NDArray[np.float64] | 
     column = table["logits"].combine_chunks()
     if column.null_count == len(column):
         return None
-    values = column.flatten().to_numpy()
-    if column.null_count or values.size != table.num_rows * classes:
+    values = column.flatten().to_numpy(zero_copy_only=False)  # a null becomes NaN, which is refused
+    if column.null_count or set(pc.unique(pc.list_value_length(column)).to_pylist()) != {classes}:
         raise DataError(f"{path}: every face needs {classes} logits, one per class.")
     reshaped: NDArray[np.float64] = values.astype(np.float64).reshape(table.num_rows, classes)
     return reshaped
