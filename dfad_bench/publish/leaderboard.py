@@ -1,0 +1,145 @@
+"""The leaderboard: results kept as files, and the tables that are made from them, byte for byte the same each time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dfad_bench.errors import DataError, UsageError
+from dfad_bench.publish.tables import Table, leaderboard_table, markdown
+from dfad_bench.records.results import Result, read_result, write_result, write_text
+
+SCHEMA_VERSION = 1
+BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
+_FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_HEAD = "# Leaderboard\n\nWritten by `dfad-bench leaderboard build` from `results/`; edits are lost.\n\n"
+
+
+def add(result: Path, results: Path) -> Path:
+    """Copy a run's result into ``results/<protocol>/<model>.json``, replacing an earlier one, and return that path.
+
+    Raises DataError, naming the reasons, for a result that may not stand on the leaderboard.
+    """
+    reasons = read_result(result).ineligible
+    if reasons:
+        raise DataError(f"{result} may not stand on the leaderboard: {'; '.join(reasons)}. Run it again without that.")
+    return place(result, results)
+
+
+def place(result: Path, results: Path) -> Path:
+    """Copy a result as ``add`` does, whether or not it is eligible; the tables name an ineligible one unranked."""
+    read = read_result(result)
+    for what, name in (("protocol", read.protocol.name), ("model", read.model.name)):
+        if not _FILE_NAME.fullmatch(name):
+            raise DataError(
+                f"{result}: the {what} is named {name!r}, which is no file name. Use lower-case letters, digits, _ . and -."
+            )
+    target = results / read.protocol.name / f"{read.model.name}.json"
+    if not target.resolve().is_relative_to(results.resolve()):
+        raise DataError(f"{target} leads out of {results}. Remove the link.")
+    write_result(target, read)
+    return target
+
+
+def collect(folder: Path) -> list[Result]:
+    """Read every result below a folder, sorted by protocol, version, fingerprint and model.
+
+    Raises UsageError where the folder is missing, DataError for a file that is no result, that is a link, or whose
+    path is not ``<protocol>/<model>.json`` as its contents say.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}. 'dfad-bench leaderboard add' fills one.")
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        if path.resolve() != folder.resolve() / path.relative_to(folder):
+            raise DataError(f"{path} is reached by a link. Put the file itself there.")
+        result = read_result(path)
+        expected = Path(result.protocol.name, f"{result.model.name}.json")
+        if path.relative_to(folder) != expected:
+            raise DataError(f"{path} holds {result.model.name} on {result.protocol.name}. It must lie at {expected}.")
+        found.append(result)
+    return sorted(found, key=lambda each: (*_data_key(each), each.model.name))
+
+
+def _data_key(result: Result) -> tuple[str, int, str]:
+    return result.protocol.name, result.protocol.version, result.protocol.fingerprint
+
+
+def tables(results: Sequence[Result]) -> list[Table]:
+    """Return one table per protocol, version and fingerprint: numbers on different faces are not compared.
+
+    Where one version of a protocol was run on several sets of faces, each title says which.
+    """
+    ordered = sorted(results, key=_data_key)
+    groups = [list(group) for _, group in itertools.groupby(ordered, key=_data_key)]
+    editions = [_data_key(group[0])[:2] for group in groups]
+    made = []
+    for group, edition in zip(groups, editions, strict=True):
+        protocol = group[0].protocol
+        table = leaderboard_table(protocol, group)
+        title = table.title if editions.count(edition) == 1 else f"{table.title}, faces {protocol.fingerprint}"
+        made.append(Table(title, table.columns, table.rows, table.notes))
+    return made
+
+
+def build(results: Path, out: Path) -> list[Path]:
+    """Write ``leaderboard.md`` and ``leaderboard.json`` from the results; the same results give the same bytes."""
+    found = collect(results)
+    page, data = out / "leaderboard.md", out / "leaderboard.json"
+    write_text(page, _HEAD + _page(found))
+    write_text(data, json.dumps(_long_form(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return [page, data]
+
+
+def _page(results: Sequence[Result]) -> str:
+    return "\n".join(markdown(table) for table in tables(results)) or "No result yet.\n"
+
+
+def _long_form(results: Sequence[Result]) -> dict[str, Any]:
+    """Return every run once, and every score once with the coordinates of its run."""
+    runs, scores = [], []
+    for each in results:
+        coordinates = {
+            "protocol": each.protocol.name,
+            "protocol_version": each.protocol.version,
+            "protocol_fingerprint": each.protocol.fingerprint,
+            "model": each.model.name,
+        }
+        runs.append(
+            coordinates
+            | {
+                "origin": each.origin,
+                "seed": each.seed,
+                "parameters": each.model.parameters,
+                "inputs": each.model.inputs,
+                "selected_on": each.model.selected_on,
+                "trained_on": each.model.trained_on,
+                "weights_sha256": each.model.weights_sha256,
+                "predictions_sha256": each.predictions.sha256,
+                "code": each.code.model_dump(),
+                "counts": each.counts.model_dump(),
+                "ineligible": each.ineligible,
+            }
+        )
+        scores += [coordinates | score.model_dump() for score in each.scores]
+    return {"schema_version": SCHEMA_VERSION, "runs": runs, "scores": scores}
+
+
+def update_readme(readme: Path, results: Path) -> Path:
+    """Put the tables between the leaderboard markers of a README, leave every other byte, and return its path.
+
+    Raises UsageError where the file is missing, DataError where the two markers do not stand there once, in order.
+    """
+    if not readme.is_file():
+        raise UsageError(f"There is no file {readme}.")
+    text = readme.read_bytes().decode("utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise DataError(f"{readme} must hold {BEGIN} and, below it, {END}, each once.")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_text(readme, f"{before}{BEGIN}\n\n{_page(collect(results))}\n{END}{after}")
+    return readme
