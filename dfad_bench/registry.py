@@ -88,7 +88,8 @@ def find(kind: str, name: str) -> Entry:
             raise UsageError(
                 f"There is no {what.singular} file {name!r}. Give the path of an existing {what.suffix} file."
             )
-        return Entry(path.stem, str(path), path=path.resolve())
+        # not resolve(): a link's own name is the plugin's name, whatever the file it leads to is called
+        return Entry(path.stem, str(path), path=path.absolute())
     known = entries(kind)
     if name not in known:
         raise UnknownName(what.singular, name, known, f"See 'dfad-bench list {what.name.replace('_', '-')}'.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,35 +189,50 @@ def load_protocol(name: str) -> Protocol:
         if protocol.name != found.stem:
             raise DataError(f"{found}: the file name is the name, but it says name: {protocol.name}.")
         return protocol
-    return validate(found, Protocol, f"protocol {name}")
+    protocol = validate(found, Protocol, f"protocol {name}")
+    if protocol.name != name:
+        raise DataError(f"A protocol is registered as {name!r}, but it says name: {protocol.name}.")
+    return protocol
 
 
 def open_manifests(protocol: Protocol, data: Path) -> dict[str, Manifest]:
-    """Return the manifests a protocol needs; raise UsageError naming those missing and the commands that prepare them."""
+    """Return the manifests a protocol needs by the names of their sources.
+
+    Raises UsageError naming those missing and the commands that prepare them, DataError for one that is not what its
+    folder is called.
+    """
     missing = [name for name in protocol.sources if not (data / name / "metadata.parquet").is_file()]
     if missing:
-        known = registry.entries("sources")
-        commands = [
-            f"dfad-bench prepare --source {name} --data {data}"
-            if name in known
-            else f"dfad-bench prepare --source … --name {name} --root … --data {data}"
-            for name in missing
-        ]
+        commands = [f"dfad-bench prepare {_source_options(name)} --data {shlex.quote(str(data))}" for name in missing]
         raise UsageError(
             f"Protocol {protocol.name} needs {', '.join(missing)}, which {data} does not hold. "
             f"Run: {'; '.join(commands)} (or point --data at the folder that has it)."
         )
-    return {name: read_manifest(data / name, FACE_COLUMNS) for name in protocol.sources}
+    manifests = {name: read_manifest(data / name, FACE_COLUMNS) for name in protocol.sources}
+    for name, manifest in manifests.items():
+        if manifest.name != name:
+            raise DataError(f"{manifest.root} says that it is {manifest.name}. Give the folder its name back.")
+    return manifests
+
+
+def _source_options(name: str) -> str:
+    if name not in registry.entries("sources"):
+        return f"--source … --name {name} --root …"
+    return f"--source {name} --root …" if registry.get("sources", name).needs_root else f"--source {name}"
 
 
 def resolve(protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | None = None) -> Selection:
     """Select a protocol's faces.
 
     limit: keep at most so many faces per generator in each split (for a quick try; the result is marked).
-    Raises DataError for leakage, for generators named but absent, and for labels that contradict each other.
+    Raises DataError for leakage, for generators named but absent, for ids that two manifests share, and for labels that
+    contradict each other.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"A limit of {limit} leaves no face. Give 1 or more.")
     _same_crop(manifests)
     faces = pa.concat_tables([_with_root(manifest) for manifest in manifests.values()])
+    _refuse_repeated_ids(faces)
     faces = faces.append_column("partition", _partition(protocol, faces))
     labels = generator_labels(faces, f"protocol {protocol.name}")
     named = {"train": protocol.train, "val": protocol.val, **protocol.test}
@@ -251,6 +268,13 @@ def _same_crop(manifests: Mapping[str, Manifest]) -> None:
     if len(set(cuts.values())) > 1:
         told = ", ".join(f"{name} {size} px margin {margin}" for name, (size, margin, _) in cuts.items())
         raise DataError(f"The manifests were cut differently ({told}). Prepare them with the same --size and --margin.")
+
+
+def _refuse_repeated_ids(faces: pa.Table) -> None:
+    """Refuse one source under two names: an id decides what is sampled, and keys the predictions."""
+    if pc.count_distinct(faces["id"]).as_py() != faces.num_rows:
+        twice = sorted(name for name, count in Counter(faces["id"].to_pylist()).items() if count > 1)
+        raise DataError(f"An id stands in two manifests: {shorten(twice)}. Name only one of them under sources.")
 
 
 def _with_root(manifest: Manifest) -> pa.Table:
