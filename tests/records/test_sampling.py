@@ -151,7 +151,9 @@ def test_a_group_falls_into_one_part_whoever_stands_beside_it(groups: list[str],
 def test_rows_that_share_a_member_never_fall_into_two_parts(memberships: list[list[str]], seed: int) -> None:
     parts = assign(connected_groups(memberships), seed, {"train": 0.4, "val": 0.3, "test": 0.3})
     for part, members in zip(parts, memberships, strict=True):
-        assert all(part == other for other, others in zip(parts, memberships, strict=True) if set(members) & set(others))
+        assert all(
+            part == other for other, others in zip(parts, memberships, strict=True) if set(members) & set(others)
+        )
 
 
 @given(st.text())
