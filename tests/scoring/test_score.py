@@ -236,6 +236,14 @@ def test_a_metric_of_a_third_party_is_computed(monkeypatch: pytest.MonkeyPatch) 
     assert pick(scores, "theirs", "ddpm", level="family").value == 0.2
 
 
+def test_a_metric_that_is_pooled_only_has_neither_groups_nor_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    third_party(monkeypatch, Metric(lambda view: 1.0, ("detection",), True, pooled_only=("detection",)))
+    scores = score(predictions(TWO_CLASSES))
+    assert {each.group for each in scores if each.metric == "theirs" and each.subset == "seen"} == {"pooled"}
+    balanced = [each for each in scores if (each.metric, each.subset) == ("balanced_accuracy", "seen")]
+    assert {each.group for each in balanced} == {"pooled"}
+
+
 def test_a_metric_that_gives_nan_has_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     third_party(monkeypatch, Metric(lambda view: float("nan"), ("detection",), True))
     found = pick(score(predictions(TWO_CLASSES)), "theirs", "ddpm")
