@@ -24,12 +24,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def data_dir() -> Path:
     """Return the folder of prepared manifests: ``DFAD_BENCH_DATA`` or ``./data``."""
-    return Path(os.environ.get("DFAD_BENCH_DATA", "data"))
+    return Path(os.environ.get("DFAD_BENCH_DATA") or "data")
 
 
 def home_dir() -> Path:
     """Return the cache folder: ``DFAD_BENCH_HOME`` or ``~/.cache/dfad-bench``."""
-    return Path(os.environ.get("DFAD_BENCH_HOME", Path.home() / ".cache" / "dfad-bench"))
+    return Path(os.environ.get("DFAD_BENCH_HOME") or Path.home() / ".cache" / "dfad-bench")
 
 
 def weights_dir() -> Path | None:
@@ -40,12 +40,17 @@ def weights_dir() -> Path | None:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A safe loader that refuses a repeated key, which YAML would silently overwrite."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"repeated key {repeated[0]!r}", node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # as composed, not as constructed: by then ``<<: *other`` has put the other mapping's keys among these
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                name = self.construct_object(key)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"repeated key '{name}'", key.start_mark)
+                seen.add(name)
+        return node
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
@@ -62,7 +67,8 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise DataError(f"{path} cannot be read as text: {error}.") from None
     try:
         loaded = _UniqueKeyLoader(text).get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets the errors of int(), of a date or of too deep a nesting through as they are
         raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return validate(loaded, model, str(path))
 
@@ -79,7 +85,8 @@ def one_line(error: ValidationError) -> str:
     """Return a pydantic error's first complaints as ``key: message`` joined by semicolons."""
     complaints = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()[:3]]
     rest = len(error.errors()) - len(complaints)
-    return "; ".join(complaints) + (f"; and {rest} more" if rest > 0 else "") + "."
+    told = "; ".join(complaints) + (f"; and {rest} more" if rest > 0 else "") + "."
+    return " ".join(told.split())  # a key may hold a line break
 
 
 def file_sha256(path: Path) -> str:
