@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from functools import cache
@@ -12,6 +13,7 @@ from dfad_bench.records.results import CodeRecord
 
 _LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "pyarrow", "safetensors")
 _CODE = ("dfad_bench", "baselines", "gazeclip", "protocols", "pyproject.toml")
+_REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 @cache
@@ -26,15 +28,17 @@ def code() -> CodeRecord:
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() / "dfad_bench" != package:
         return CodeRecord(version=version, commit=None, dirty=None)
-    present = [name for name in _CODE if (package.parent / name).exists()]
-    changes = _git(package.parent, "status", "--porcelain", "--", *present)
+    changes = _git(package.parent, "status", "--porcelain", "--", *_CODE)
     return CodeRecord(version=version, commit=_git(package, "rev-parse", "HEAD"), dirty=changes != "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return git's answer without its last newline, or None where git or a repository is absent."""
+    # a git hook's GIT_DIR would speak for the repository of the hook, wherever the folder lies
+    environment = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.rstrip("\n")
