@@ -59,7 +59,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def _is_number(cell: str) -> bool:
-    return cell in ("–", "") or cell.strip("%[]0123456789.,+- ()") == ""
+    return cell.strip("–%[]0123456789.,+- ()") == ""
 
 
 def note(message: str) -> None:

@@ -136,13 +136,13 @@ def _warning(protocol: ProtocolRecord) -> list[str]:
 
 
 def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Table:
-    """Return one row per eligible result of a protocol, best first, and name the others with their reasons in the notes.
+    """Return one row per result of a protocol: eligible ones ranked, best first, then the others without a rank.
 
     Ranked by attribution ACC and, where that is equal or absent, by detection AUC: means over the groups of the subset
-    ``unseen``, or of the last subset where none has that name. Equal models share a rank.
+    ``unseen``, or of the last subset where none has that name. Equal models share a rank. The notes give the reason why
+    a result is not ranked.
     """
-    eligible = sorted((each for each in results if not each.ineligible), key=lambda each: each.model.name)
-    found = {each.model.name: _Lookup(each.scores) for each in eligible}
+    found = {each.model.name: _Lookup(each.scores) for each in results}
     subsets = list(dict.fromkeys(subset for lookup in found.values() for subset in lookup.subsets))
     levels = [level for level in LEVELS if any(level in lookup.levels for lookup in found.values())]
     headline = _HEADLINE if _HEADLINE in subsets else next(reversed(subsets), _HEADLINE)
@@ -154,14 +154,17 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
         )
         for name, lookup in found.items()
     }
+    ranked = {each.model.name for each in results if not each.ineligible}
+    ordered = sorted(results, key=lambda each: each.model.name)
+    ordered.sort(key=lambda each: (each.model.name in ranked, keys[each.model.name]), reverse=True)
     notes = _Notes()
     rows = []
-    for result in sorted(eligible, key=lambda each: keys[each.model.name], reverse=True):
+    for result in ordered:
         name = result.model.name
-        rank = 1 + sum(key > keys[name] for key in keys.values())
+        rank = str(1 + sum(keys[other] > keys[name] for other in ranked)) if name in ranked else NONE
         shown = name if result.origin == "measured" else f"{name} {notes.mark('reported by its authors, not measured')}"
         cells = _mean_cells(found[name], subsets, levels, notes)
-        rows.append((str(rank), shown, *cells, f"{result.model.parameters:,}", ", ".join(result.model.inputs)))
+        rows.append((rank, shown, *cells, f"{result.model.parameters:,}", ", ".join(result.model.inputs) or "nothing"))
     columns = ["rank", "model"]
     for subset in subsets:
         columns += [f"{subset} ACC {_level_name(each)} %" for each in levels]
@@ -171,11 +174,7 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
         "ACC: attribution; AUC and ACC@0.5: detection, 0.5 being the threshold."
     ]
     told += _warning(protocol)
-    told += [
-        f"Not ranked: {each.model.name}: {'; '.join(each.ineligible)}."
-        for each in sorted(results, key=lambda each: each.model.name)
-        if each.ineligible
-    ]
+    told += [f"Not ranked: {each.model.name}: {'; '.join(each.ineligible)}." for each in ordered if each.ineligible]
     title = f"{protocol.name} v{protocol.version}"
     return Table(title, (*columns, "parameters", "inputs"), tuple(rows), (*notes.lines(), *told))
 

@@ -154,9 +154,9 @@ def test_a_pure_detector_is_ranked_below_by_its_auc() -> None:
     assert note_of(table, row_of(table, "2", "detector")["unseen ACC family %"]).endswith("no class logits.")
 
 
-def test_an_ineligible_result_is_named_with_its_reason_and_never_ranked() -> None:
+def test_an_ineligible_result_stands_last_without_a_rank_and_with_its_reason() -> None:
     table = leaderboard_table(a_protocol(), [a_result("good"), a_result("bad", ineligible=["limited", "dirty"])])
-    assert [row[1] for row in table.rows] == ["good"]
+    assert [row[:2] for row in table.rows] == [("1", "good"), ("–", "bad")]
     assert "Not ranked: bad: limited; dirty." in table.notes
 
 
@@ -182,7 +182,7 @@ def test_markdown_has_the_same_number_of_cells_in_every_row(table: Table) -> Non
 def test_a_hostile_name_stays_one_cell_of_text() -> None:
     text = markdown(leaderboard_table(a_protocol(), [a_result(HOSTILE), a_result("b", ineligible=[HOSTILE])]))
     assert len(set(cells_per_line(text))) == 1
-    assert len(cells_per_line(text)) == 3
+    assert len(cells_per_line(text)) == 4
     assert "<" not in text
     assert r"a\|b&lt;script&gt;" in text
     assert r"\`c\`" in text
