@@ -18,6 +18,12 @@ def _model(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     return _broken(lambda: check_model(registry.get("models", target)))
 
 
+def _metric(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
+    from dfad_bench.testing import check_metric
+
+    return _broken(lambda: check_metric(registry.get("metrics", target)))
+
+
 def _source(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     from dfad_bench.prepare.options import build_source, check_root
     from dfad_bench.testing import check_source
@@ -82,6 +88,7 @@ def _broken(check: Callable[[], object]) -> list[str]:
 
 CHECKS: dict[str, Callable[[str, Path | None, Path, Bar], list[str]]] = {
     "model": _model,
+    "metric": _metric,
     "source": _source,
     "protocol": _protocol,
     "manifest": _manifest,
