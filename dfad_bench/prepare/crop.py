@@ -26,6 +26,10 @@ class Crop:
         return mapped
 
 
+_FARTHEST = 4
+"""A cut may be so many times longer than the image; more would be mirrors of mirrors, from a box in the wrong unit."""
+
+
 def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float, size: int) -> Crop:
     """Cut the square around a box and bring it to ``size`` × ``size``.
 
@@ -35,15 +39,19 @@ def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float],
     """
     x0, y0, x1, y1 = box
     height, width = pixels.shape[:2]
+    shown = tuple(round(float(v), 1) for v in box)
     if not np.isfinite(box).all() or x1 <= x0 or y1 <= y0:
-        raise ValueError(f"box {tuple(round(v, 1) for v in box)} is empty or not finite")
+        raise ValueError(f"box {shown} is empty or not finite")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ValueError(f"box {tuple(round(v, 1) for v in box)} lies outside the {width}x{height} image")
-    side = max(round(margin * max(x1 - x0, y1 - y0)), 1)
+        raise ValueError(f"box {shown} lies outside the {width}x{height} image")
+    wanted = margin * max(x1 - x0, y1 - y0)
+    if wanted > _FARTHEST * max(width, height):
+        raise ValueError(f"box {shown} is far larger than the {width}x{height} image")
+    side = max(round(wanted), 1)
     left, top = round((x0 + x1) / 2 - side / 2), round((y0 + y1) / 2 - side / 2)
+    if min(left + side, top + side) <= 0 or left >= width or top >= height:  # OpenCV mirrors an empty cut for ever
+        raise ValueError(f"box {shown} leaves nothing of the {width}x{height} image")
     pad = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
-    if max(pad) > side:
-        raise ValueError(f"box {tuple(round(v, 1) for v in box)} is far larger than the {width}x{height} image")
     cut: NDArray[Any] = pixels[max(top, 0) : top + side, max(left, 0) : left + side]
     if any(pad):
         cut = cv2.copyMakeBorder(cut, *pad, borderType=cv2.BORDER_REFLECT_101)

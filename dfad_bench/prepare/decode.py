@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 
@@ -13,6 +14,12 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a header may promise more memory than the machine has."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+"""What OpenCV reads too. Without this list Pillow would try all it knows, and hand an EPS to Ghostscript to be run."""
+
+_BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, struct.error)
+"""What Pillow's plugins raise on broken files."""
 
 _END_OF_FILE = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -56,13 +63,14 @@ def decode(data: bytes) -> DecodedImage:
         raise SkippedInput("empty_file", "the file has no bytes")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd tags, which do not concern the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            header = Image.open(io.BytesIO(data))
+            header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise SkippedInput("not_an_image", "no image format is recognised in the file's first bytes") from None
+        raise SkippedInput("not_an_image", "its first bytes are of no image format we read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise SkippedInput("too_large", str(error)) from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except _BROKEN as error:
         raise SkippedInput("undecodable", f"its header is broken: {error}") from None
     with header:
         width, height = header.size
@@ -71,8 +79,13 @@ def decode(data: bytes) -> DecodedImage:
         image_format = "JPEG" if header.format == "MPO" else str(header.format)
         if not data.rstrip(b"\0").endswith(_END_OF_FILE.get(image_format, b"")) or image_format not in _END_OF_FILE:
             _refuse_truncated(header)
+            if image_format == "JPEG" and not _jpeg_ends(data):
+                raise SkippedInput("truncated", "no end-of-image marker follows its first scan")
         quality = jpeg_quality(header) if image_format == "JPEG" else None
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise SkippedInput("undecodable", f"OpenCV: {error}") from None
     if pixels is None:
         raise SkippedInput("undecodable", f"OpenCV cannot decode this {image_format} file")
     return DecodedImage(pixels.astype(np.uint8, copy=False), image_format, quality)
@@ -82,8 +95,16 @@ def _refuse_truncated(image: Image.Image) -> None:
     """Decode strictly where the file does not end as its format demands: OpenCV fills what is missing with grey."""
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError) as error:
+    except _BROKEN as error:
         raise SkippedInput("truncated", str(error)) from None
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Return whether an end-of-image marker follows the first scan; zeros put in its place decode without complaint."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] not in (b"\xda", b""):
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data.find(_END_OF_FILE["JPEG"], position) >= 0
 
 
 def jpeg_quality(image: Image.Image) -> int | None:

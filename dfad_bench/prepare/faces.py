@@ -75,6 +75,8 @@ class FaceMaker:
                 decoded.append((image, decode(_read(image))))
             except SkippedInput as skipped:
                 skips.append(self._skip(image, skipped))
+        if not decoded:
+            return [], skips
         found = self._detector.detect([d.pixels for _, d in decoded], [i.annotation for i, _ in decoded])
         cropped: list[tuple[RawImage, DecodedImage, Detection, Crop]] = []
         for (image, pixels), detections in zip(decoded, found, strict=True):

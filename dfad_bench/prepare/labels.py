@@ -34,12 +34,22 @@ class Labeller:
 
     taxonomy: Taxonomy = field(default_factory=known)
     _answers: dict[tuple[str, str | None, str | None], Label] = field(default_factory=dict)
+    _by_generator: dict[str, Label] = field(default_factory=dict)
 
     def label(self, name: str, family: str | None, forgery_type: str | None, where: str) -> Label:
-        """Return the label of a generator; raise UsageError, beginning with ``where``, for what is unknown."""
+        """Return the label of a generator; raise UsageError, beginning with ``where``.
+
+        It refuses what is unknown, and a second label for one generator, which no manifest could be read with.
+        """
         key = (name, family, forgery_type)
         if key not in self._answers:
-            self._answers[key] = self._resolve(name, family, forgery_type, where)
+            label = self._resolve(name, family, forgery_type, where)
+            if (earlier := self._by_generator.setdefault(label.generator, label)) != label:
+                raise UsageError(
+                    f"{where}: {label.generator!r} is {label.family}/{label.forgery_type} here and "
+                    f"{earlier.family}/{earlier.forgery_type} before. Give one of them a name of its own."
+                )
+            self._answers[key] = label
         return self._answers[key]
 
     def _resolve(self, name: str, family: str | None, forgery_type: str | None, where: str) -> Label:

@@ -25,7 +25,9 @@ def build_source(name: str, settings: Sequence[str]) -> Source:
     chosen: dict[str, str] = {}
     for setting in settings:
         option, equals, value = setting.partition("=")
-        if not equals or option not in options:
+        if not equals:
+            raise UsageError(f"--set {setting}: expected option=value.")
+        if option not in options:
             hint = did_you_mean(option, options)
             raise UsageError(
                 f"--set {setting}: source {name} has no option {option!r}.{hint} It has: {', '.join(options)}."

@@ -21,7 +21,7 @@ class FilePayload:
     def read(self) -> bytes:
         """Return the file's bytes.
 
-        Raises FileNotFoundError where the file is absent, SkippedInput where a link leads out of the root, and
+        Raises FileNotFoundError where the file is absent, SkippedInput where a link leads out of the root or in circles, and
         DataError where the root itself has gone: then the run stops instead of calling every file missing.
         """
         path = self._inside()
@@ -43,7 +43,10 @@ class FilePayload:
         return f"{status.st_size}:{status.st_mtime_ns}"
 
     def _inside(self) -> Path:
-        path = (self.root / self.relative).resolve()
+        try:
+            path = (self.root / self.relative).resolve()
+        except (RuntimeError, ValueError) as error:  # a loop of links (until Python 3.13), a zero byte
+            raise SkippedInput("unreadable", f"{self.relative!r} is no usable path: {error}") from None
         if not path.is_relative_to(self.root.resolve()):
             raise SkippedInput(
                 "outside_root", f"{self.relative} leads out of {self.root}; give the folder that holds it"

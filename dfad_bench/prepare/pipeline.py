@@ -308,10 +308,10 @@ def _check_recipe(job: Job, ledger: Ledger, recipe: PrepareRecipe, overwrite: bo
                 "Add --overwrite to prepare it anew, or choose another --name."
             )
     elif overwrite:
-        for folder in ("faces", "gaze", ".prepare/parts"):
-            shutil.rmtree(job.out / folder, ignore_errors=True)
-        for file in (METADATA, SKIPPED, "README.md"):
+        for file in (METADATA, SKIPPED, "README.md"):  # rows go before the files they name, in case we are killed
             (job.out / file).unlink(missing_ok=True)
+        for folder in (".prepare/parts", "faces", "gaze"):
+            shutil.rmtree(job.out / folder, ignore_errors=True)
     write_text(path, json.dumps(comparable, indent=1) + "\n")
 
 

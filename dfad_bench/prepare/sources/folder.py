@@ -129,7 +129,12 @@ def _image_files(root: Path, folder: str) -> Iterator[str]:
         names[:] = sorted(name for name in names if not name.startswith("."))
         for file in sorted(files):
             if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield (Path(directory) / file).relative_to(root).as_posix()
+                relative = (Path(directory) / file).relative_to(root).as_posix()
+                try:
+                    relative.encode()
+                except UnicodeEncodeError:
+                    raise UsageError(f"{root} holds {relative!r}, a name that is not UTF-8. Rename it.") from None
+                yield relative
 
 
 def _image(root: Path, relative: str, folder_map: FolderMap, meaning: Meaning, label: Label) -> RawImage:

@@ -114,7 +114,7 @@ class TableSource:
             source_split=split,
             video=_text(row, "video"),
             frame=None if frame is None else int(frame[0]),
-            identities=tuple(_list(row.get("identities"))),
+            identities=_identities(row, where),
         )
 
 
@@ -127,7 +127,9 @@ def _rows(table: Path, path_column: str) -> Iterator[dict[str, Any]]:
         yield {names[column]: value for column, value in row.items() if column in names}
 
 
-def _names(columns: list[str], path_column: str, table: Path) -> dict[str, str]:
+def _names(columns: list[Any], path_column: str, table: Path) -> dict[str, str]:
+    if None in columns:  # where csv puts the cells that have no header
+        raise UsageError(f"{table.name} has a row with more cells than the header. Quote the cells that hold commas.")
     names = {column: _ALIASES.get(column, column) for column in columns}
     for needed in (path_column, "generator"):
         if needed not in names.values():
@@ -182,6 +184,13 @@ def _list(value: Any) -> list[str]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else value.split("|")
     return [str(each).strip() for each in (value if isinstance(value, list) else [value]) if str(each).strip()]
+
+
+def _identities(row: dict[str, Any], where: str) -> tuple[str, ...]:
+    try:
+        return tuple(_list(row.get("identities")))
+    except ValueError:
+        raise UsageError(f"{where}: identities {row['identities']!r} begins like a JSON list and is none.") from None
 
 
 def _numbers(row: dict[str, Any], column: str, count: int, where: str) -> list[float] | None:
