@@ -62,7 +62,7 @@ MODEL = ModelSpec(
     preprocess=Preprocess(size=SIZE),
     reference="He et al., CVPR 2016, arXiv:1512.03385",
     licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
-    recipe=Recipe(epochs=10, batch_size=16, learning_rate=1e-3, weight_decay=1e-2, patience=4),
+    recipe=Recipe(epochs=8, batch_size=16, learning_rate=1e-3, weight_decay=1e-2, patience=4),
     backbone_weights={
         "imagenet": WeightsFile(
             name="resnet18-f37072fd.pth",

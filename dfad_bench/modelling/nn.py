@@ -26,19 +26,35 @@ def attribution_loss(output: Output, batch: Batch) -> torch.Tensor:
     return F.cross_entropy(output.logits, batch.target)
 
 
-class Standardize(nn.BatchNorm1d):
-    """Brings features [B, F] to zero mean and unit variance, as measured over the training batches.
+class Standardize(nn.Module):
+    """Brings features [B, F] to zero mean and unit variance, as measured over all training faces seen so far.
 
-    It learns nothing else. A batch of one has no variance: it is scaled by what was measured before. ``floor`` is the
-    least standard deviation, in the features' units, that is divided by: a feature that never moved in training would
-    otherwise blow up at the first face where it does.
+    Unlike batch normalisation it scales by the same numbers in training and in evaluation: those of a batch are too
+    noisy for classes that differ by less than a deviation. ``floor`` is the least standard deviation, in the features'
+    units, that is divided by: a feature that never moved in training would otherwise blow up where it does.
     """
 
     def __init__(self, features: int, floor: float = 1e-2) -> None:
-        super().__init__(features, eps=floor**2, affine=False)
+        super().__init__()
+        self.floor = floor
+        self.count: torch.Tensor
+        self.mean: torch.Tensor
+        self.variance: torch.Tensor
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the standardised features [B, F]."""
-        if self.training and len(features) == 1:
-            return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(features)
+        """Return the standardised features [B, F]; in training, measure them first."""
+        if self.training:
+            self._measure(features.detach())
+        return (features - self.mean) / self.variance.sqrt().clamp(min=self.floor)
+
+    def _measure(self, features: torch.Tensor) -> None:
+        """Merge a batch's mean and variance into those so far (Chan, Golub & LeVeque, 1979, equation 2.1)."""
+        share = len(features) / (self.count + len(features))
+        shift = features.mean(dim=0) - self.mean
+        within = (1 - share) * self.variance + share * features.var(dim=0, correction=0)
+        self.variance.copy_(within + share * (1 - share) * shift.square())
+        self.mean += share * shift
+        self.count += len(features)

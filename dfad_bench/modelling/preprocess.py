@@ -31,9 +31,11 @@ class Preprocess:
         pixels = face if self.size is None else _resize(face, self.size)
         if self.crop is not None:
             pixels = _window(pixels, self.crop, rng)
-        mean, std = np.array(self.mean, np.float32) * 255, np.array(self.std, np.float32) * 255
-        scaled = (pixels.astype(np.float32) - mean) / std
-        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+        image = np.empty((3, *pixels.shape[:2]), np.float32)
+        for channel, plane, mean, std in zip(range(3), image, self.mean, self.std, strict=True):
+            np.multiply(pixels[..., channel], np.float32(1 / (255 * std)), out=plane)
+            plane -= np.float32(mean / std)
+        return image
 
 
 def _resize(face: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
