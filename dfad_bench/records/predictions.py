@@ -229,7 +229,7 @@ def _logits(table: pa.Table, classes: int, path: Path) -> NDArray[np.float64] | 
     if column.null_count == len(column):
         return None
     values = column.flatten().to_numpy(zero_copy_only=False)  # a null becomes NaN, which is refused
-    if column.null_count or set(pc.unique(pc.list_value_length(column)).to_pylist()) != {classes}:
+    if set(pc.unique(pc.list_value_length(column)).to_pylist()) != {classes}:
         raise DataError(f"{path}: every face needs {classes} logits, one per class.")
     reshaped: NDArray[np.float64] = values.astype(np.float64).reshape(table.num_rows, classes)
     return reshaped
