@@ -309,19 +309,20 @@ def test_header_features_have_the_values_of_the_file_around_the_face() -> None:
             face("a", original_format="JPEG", original_width=1024, original_height=256, jpeg_quality=75),
             face("b", original_format="PNG", original_width=64, original_height=128),
             face("c", original_format="WEBP", original_width=1, original_height=1),
+            face("d", original_format="JPEG", original_width=1, original_height=1, jpeg_quality=0),
         ]
     ).table
     features = header_features(table)
     assert features.dtype == np.float32
     expected = {
-        "is_jpeg": [1, 0, 0],
-        "is_png": [0, 1, 0],
-        "is_other_format": [0, 0, 1],
-        "log2_width": [10, 6, 0],
-        "log2_height": [8, 7, 0],
-        "log2_aspect": [2, -1, 0],
-        "has_jpeg_quality": [1, 0, 0],
-        "jpeg_quality": [0.75, 0, 0],
+        "is_jpeg": [1, 0, 0, 1],
+        "is_png": [0, 1, 0, 0],
+        "is_other_format": [0, 0, 1, 0],
+        "log2_width": [10, 6, 0, 0],
+        "log2_height": [8, 7, 0, 0],
+        "log2_aspect": [2, -1, 0, 0],
+        "has_jpeg_quality": [1, 0, 0, 1],
+        "jpeg_quality": [0.75, 0, 0, 0],
     }
     assert tuple(expected) == HEADER_FEATURES
     np.testing.assert_allclose(features, np.transpose(list(expected.values())), rtol=1e-6)

@@ -537,6 +537,11 @@ def test_a_partition_shares_out_every_face_once() -> None:
     assert len(chosen["train"]) > len(chosen["val"]) > 0
 
 
+def test_another_seed_partitions_otherwise() -> None:
+    first, second = (select_in_memory(crowd(), **partitioned(["identities"], seed)) for seed in (0, 1))
+    assert ids(first.val) != ids(second.val)
+
+
 def test_a_partition_keeps_a_person_together() -> None:
     chosen = select_in_memory(crowd(), **partitioned(["identities"]))
     people = [

@@ -106,5 +106,18 @@ def test_text_that_cannot_be_written_leaves_the_earlier_file_and_nothing_else(tm
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.txt", "before")]
 
 
+def test_a_write_that_is_stopped_before_its_end_leaves_the_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    write_text(tmp_path / "a.txt", "before")
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "a.txt", "after")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.txt", "before")]
+
+
 def test_a_result_holds_no_clock_and_no_name_of_this_machine() -> None:
     assert not {"time", "date", "timestamp", "started", "host", "hostname", "user"} & set(Result.model_fields)

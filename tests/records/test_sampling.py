@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfad_bench.records import sampling
 from dfad_bench.records.sampling import assign, connected_groups, order_key, sample, unit_interval
 
 IDS = st.lists(st.text(max_size=5), unique=True, max_size=30)
@@ -154,6 +155,12 @@ def test_rows_that_share_a_member_never_fall_into_two_parts(memberships: list[li
         assert all(
             part == other for other, others in zip(parts, memberships, strict=True) if set(members) & set(others)
         )
+
+
+@pytest.mark.parametrize(("number", "part"), [(0.0, "a"), (0.4999, "a"), (0.5, "b"), (1 - 2**-52, "b")])
+def test_a_part_begins_where_the_one_before_it_ends(monkeypatch: pytest.MonkeyPatch, number: float, part: str) -> None:
+    monkeypatch.setattr(sampling, "unit_interval", lambda seed, name: number)
+    assert assign(["group"], 0, {"a": 0.5, "b": 0.5 - 1e-10}) == [part]
 
 
 @given(st.text())
