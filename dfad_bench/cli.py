@@ -398,10 +398,9 @@ def demo(
 ) -> None:
     """Prepare the demo faces, run the built-in models, show the leaderboard. No download, no GPU."""
     from dfad_bench.demo import run_demo
-    from dfad_bench.publish.tables import result_table
 
-    for shown in run_demo(folder, faces, workers, console.progress, console.note):
-        _show(shown if not hasattr(shown, "scores") else result_table(shown))
+    for table in run_demo(folder, faces, workers, console.progress, console.note):
+        _show(table)
 
 
 def main() -> NoReturn:

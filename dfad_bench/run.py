@@ -59,7 +59,7 @@ class Request:
     weights: Path | None = None
     backbone_weights: str = "none"
     offline: bool = False
-    recipe_changes: Mapping[str, float] = field(default_factory=dict)
+    recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 0
     limit: int | None = None
     overwrite: bool = False

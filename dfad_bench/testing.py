@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dfad_bench import registry
+from dfad_bench.interfaces import FaceDetector, GazeEstimator, Source
 from dfad_bench.modelling.weights import load_weights, save_weights
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.records.manifest import HEADER_FEATURES
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output
+from dfad_bench.scoring.views import AttributionView, DetectionView, Metric, Task, Undefined
+from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES, Generator
+from dfad_bench.types import REAL, Annotation, Batch, Leaf, ModelSpec, Output, RawImage
 
 
 class ContractError(AssertionError):
@@ -82,8 +88,9 @@ def _check_metadata(spec: ModelSpec) -> None:
 def _check_preprocess(spec: ModelSpec, face_size: int) -> None:
     if spec.preprocess is None:
         return
+    transform = spec.preprocess
     try:
-        transform = pickle.loads(pickle.dumps(spec.preprocess))  # noqa: S301  # our own bytes
+        pickle.dumps(transform)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ContractError(f"preprocess cannot be sent to a worker process: {error}") from None
     face = np.random.default_rng(0).integers(0, 256, (face_size, face_size, 3), dtype=np.uint8)
@@ -218,4 +225,142 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
         cut(batch.gaze),
         cut(batch.header),
         cut(batch.target),
+    )
+
+
+# --- sources -------------------------------------------------------------------------------------------------------
+
+
+def check_source(source: Source, root: Path | None) -> None:
+    """Check that a source lists the same images on each call, names them uniquely, and labels them by the vocabulary.
+
+    Nothing is decoded, and of the files only what ``stamp`` looks at is looked at. Raises ContractError.
+    """
+    for name in ("title", "homepage", "licence", "instructions", "default_face_detector"):
+        _require(bool(getattr(source, name, "").strip()), f"{name} is empty")
+    registry.find("face_detectors", source.default_face_detector)
+    declared = {generator.name: generator for generator in source.generators(root)}
+    _require(REAL not in declared, "generators() must not list 'real'")
+    images = 0
+    seen: set[str] = set()
+    for image, again in zip_longest(source.images(root), source.images(root)):
+        _require(
+            image is not None and again is not None and _described(image) == _described(again),
+            "two calls of images() must list the same images in the same order",
+        )
+        images += 1
+        name = f"{image.generator}/{image.key}"
+        _require(name not in seen, f"{name} is listed twice")
+        seen.add(name)
+        _check_image(image, declared)
+    _require(images > 0, "images() lists nothing")
+
+
+def _described(image: RawImage) -> tuple[object, ...]:
+    return (image.generator, image.key, image.family, image.forgery_type, image.domain, image.payload.stamp())
+
+
+def _check_image(image: RawImage, declared: Mapping[str, Generator]) -> None:
+    where = f"{image.generator}/{image.key}"
+    _require(bool(image.key and image.domain and image.licence), f"{where}: key, domain and licence are needed")
+    _require(image.family in FAMILIES, f"{where}: no family is called {image.family!r}")
+    _require(image.forgery_type in FORGERY_TYPES, f"{where}: no forgery type is called {image.forgery_type!r}")
+    reals = {image.generator == REAL, image.family == REAL, image.forgery_type == REAL}
+    _require(len(reals) == 1, f"{where}: real at one level must be real at all")
+    entry = declared.get(image.generator)
+    if entry is not None:
+        agrees = (entry.family, entry.forgery_type) == (image.family, image.forgery_type)
+        _require(agrees, f"{where}: labelled other than generators() declares")
+    _require(image.source_split in (None, "train", "val", "test"), f"{where}: source_split is {image.source_split!r}")
+    try:
+        pickle.dumps(image)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ContractError(f"{where} cannot be sent to a worker process: {error}") from None
+    note = image.annotation
+    if note is not None and note.gaze is not None:
+        _require(all(abs(angle) < math.pi / 2 for angle in note.gaze), f"{where}: gaze {note.gaze} is not in radians")
+
+
+# --- face detectors and gaze estimators ----------------------------------------------------------------------------
+
+
+def _annotated_faces(count: int = 3, side: int = 96) -> tuple[list[NDArray[np.uint8]], list[Annotation | None]]:
+    """Return random images and what a source might say of them; of the last one it says nothing."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (side + index, side, 3), dtype=np.uint8) for index in range(count)]
+    landmarks = np.array([[30, 40], [66, 40], [48, 55], [36, 70], [60, 70]], np.float32)
+    notes = [Annotation((16, 16, 80, 80), landmarks, (0.1, -0.2 * index)) for index in range(count - 1)]
+    return images, [*notes, None]
+
+
+def check_face_detector(detector: FaceDetector) -> None:
+    """Check that every image gets a list of finite boxes, best first, whatever the batch, and that images are not changed."""
+    images, notes = _annotated_faces()
+    before = [image.copy() for image in images]
+    found = detector.detect(images, notes)
+    _require(len(found) == len(images), "detect() must return one list per image")
+    _require(all(np.array_equal(*pair) for pair in zip(images, before, strict=True)), "detect() changes its images")
+    for detections in found:
+        scores = [d.score for d in detections if d.score is not None]
+        _require(scores == sorted(scores, reverse=True), "detections must come best first")
+        for each in detections:
+            x0, y0, x1, y1 = each.box
+            _require(
+                bool(np.isfinite(each.box).all()) and x0 < x1 and y0 < y1, f"box {each.box} is empty or not finite"
+            )
+            _require(each.landmarks is None or each.landmarks.shape == (5, 2), "landmarks must be [5, 2]")
+    alone = [detector.detect([image], [note])[0] for image, note in zip(images, notes, strict=True)]
+    _require(
+        [[d.box for d in detections] for detections in alone] == [[d.box for d in detections] for detections in found],
+        "an image's faces depend on the batch it is in",
+    )
+    _require(detector.detect([], []) == [], "detect() of nothing must be nothing")
+
+
+def check_gaze_estimator(estimator: GazeEstimator, side: int = 96) -> None:
+    """Check shapes, radians, independence of the batch, and that a face without landmarks or annotation is no error."""
+    images, notes = _annotated_faces(side=side)
+    faces = np.stack([image[:side] for image in images])
+    landmarks = np.full((len(faces), 5, 2), np.nan, np.float32)
+    gaze = estimator.estimate(faces, landmarks, notes)
+    for angle in (gaze.pitch, gaze.yaw):
+        _require(angle.shape == (len(faces),) and angle.dtype == np.float32, "pitch and yaw must be [N] float32")
+        _require(bool((np.abs(angle[np.isfinite(angle)]) <= np.pi / 2).all()), "angles must be radians within ±π/2")
+    _require(bool((np.isfinite(gaze.pitch) == np.isfinite(gaze.yaw)).all()), "pitch and yaw are unknown together")
+    for row in range(len(faces)):
+        one = estimator.estimate(faces[row : row + 1], landmarks[row : row + 1], notes[row : row + 1])
+        same = np.allclose((one.pitch[0], one.yaw[0]), (gaze.pitch[row], gaze.yaw[row]), atol=1e-4, equal_nan=True)
+        _require(same, "a face's gaze depends on the batch it is in")
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+
+def check_metric(metric: Metric) -> None:
+    """Check that a metric is a finite number independent of row order, and where undefined says why instead of NaN."""
+    _require(set(metric.tasks) <= {"detection", "attribution"} and bool(metric.tasks), f"unknown tasks {metric.tasks}")
+    rng = np.random.default_rng(0)
+    order = rng.permutation(40)
+    for task in metric.tasks:
+        view, shuffled, empty = (_view(task, rows) for rows in (np.arange(40), order, np.arange(0)))
+        value = metric.compute(view)
+        _require(math.isfinite(value), f"{task}: the value is {value}")
+        _require(abs(value - metric.compute(shuffled)) < 1e-9, f"{task}: the value depends on the order of faces")
+        try:
+            undefined = metric.compute(empty)
+        except Undefined as reason:
+            _require(bool(str(reason)), f"{task}: Undefined must give a reason")
+        else:
+            raise ContractError(f"{task}: of no face it says {undefined}; raise Undefined with a reason")
+
+
+def _view(task: Task, rows: NDArray[np.intp]) -> DetectionView | AttributionView:
+    rng = np.random.default_rng(1)
+    probabilities = rng.dirichlet(np.ones(3), 40)
+    values = np.asarray(("real", "gan", "diffusion"), dtype=object)
+    true = np.arange(40) % 3
+    if task == "detection":
+        return DetectionView((true > 0)[rows], 1 - probabilities[rows, 0], 0.5)
+    return AttributionView(
+        values[true][rows], values[probabilities.argmax(axis=1)][rows], probabilities[rows], tuple(values)
     )
