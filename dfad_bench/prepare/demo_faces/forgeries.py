@@ -7,6 +7,8 @@ They are caricatures for showing the tool, and prove nothing about real generato
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -15,7 +17,7 @@ from dfad_bench.prepare.demo_faces.canvas import Raster, cloudy, filled, soften,
 from dfad_bench.prepare.demo_faces.draws import stream
 from dfad_bench.prepare.demo_faces.geometry import EYE_Y, MOUTH_Y, Head, Points
 from dfad_bench.prepare.demo_faces.renderer import Rendering, render
-from dfad_bench.prepare.demo_faces.scene import Scene
+from dfad_bench.prepare.demo_faces.scene import CROP, Scene
 
 _LENS = 0.6
 """Blur of the photographs that a generator learned from, standard deviation in px."""
@@ -74,17 +76,19 @@ def swap(target: Scene, inner: Scene) -> Pixels:
     The decoder works at half the size, the colours of the pasted face are moved to those of the target (Reinhard et
     al., IEEE CG&A 2001), and a feathered mask hides the seam, which is what Face X-ray looks for (Li et al., CVPR 2020).
     """
-    photo = pristine(target).astype(np.float32)
-    head = Head(inner)
-    mask = thrice(soften(_inner_face(head, photo.shape), 4.0))
+    photo = pristine(target)
+    window, inner = _close_up(inner)
+    around = photo[window].astype(np.float32)
+    mask = thrice(soften(_inner_face(Head(inner), around.shape), 4.0))
     face = soften(develop(render(inner).image), _LENS)
-    face = _enlarged(cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), photo.shape)
+    face = _enlarged(cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), around.shape)
     inside = mask[..., 0] > 0.5
     for channel in range(3):
-        given, wanted = face[..., channel][inside], photo[..., channel][inside]
+        given, wanted = face[..., channel][inside], around[..., channel][inside]
         ratio = float(np.clip(wanted.std() / max(float(given.std()), 1.0), 0.7, 1.4))
         face[..., channel] = (face[..., channel] - given.mean()) * np.float32(ratio) + wanted.mean()
-    return to_bytes(photo + (face - photo) * mask)
+    photo[window] = to_bytes(around + (face - around) * mask)
+    return photo
 
 
 def edit(original: Scene, edited: Scene, attribute: str) -> Pixels:
@@ -93,11 +97,20 @@ def edit(original: Scene, edited: Scene, attribute: str) -> Pixels:
     As in editors that blend the edited region back into the input (STGAN, Liu et al., CVPR 2019; MaskFaceGAN, Pernuš
     et al., IEEE TIP 2023).
     """
-    before, after = render(original), render(edited)
-    photo = photograph(before.image, original.photo).astype(np.float32)
+    photo = pristine(original)
+    window, edited = (np.s_[:, :], edited) if attribute == "hair" else _close_up(edited)
+    around = photo[window].astype(np.float32)
+    after = render(edited)
     made = _decoded(soften(develop(after.image), _LENS), stream(original.photo.name, "edit"))
-    mask = region(edited, attribute, after)
-    return to_bytes(photo + (made - photo) * thrice(mask))
+    photo[window] = to_bytes(around + (made - around) * thrice(region(edited, attribute, after)))
+    return photo
+
+
+def _close_up(scene: Scene) -> tuple[tuple[slice, slice], Scene]:
+    """Return the rows and columns of a scene's crop, and the scene on a canvas of that size: the face and no more."""
+    photo = scene.photo
+    window = slice(photo.top, photo.top + CROP), slice(photo.left, photo.left + CROP)
+    return window, replace(scene, photo=replace(photo, left=0, top=0, width=CROP, height=CROP))
 
 
 def region(scene: Scene, attribute: str, rendering: Rendering) -> Raster:

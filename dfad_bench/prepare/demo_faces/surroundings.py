@@ -126,7 +126,7 @@ class Hair:
         reach = np.float32(-30 + 190 * person.hair_length)
         width = np.float32(person.half_width + person.hair_volume + 8 * person.hair_length)
         hanging = np.minimum(width - x - np.maximum(y - 60, 0) * np.float32(0.05), np.minimum(reach - y, y + 20))
-        ragged = self._strands[..., 0] * np.float32(1.2) + self._strands[..., 1] * np.float32(2.0)
+        ragged = self._strands[..., 0] * np.float32(1.0) + self._strands[..., 1] * np.float32(1.3)
         cover: Raster = np.clip(np.maximum(np.minimum(around, reach - y), hanging) + ragged + 0.5, 0, 1)
         return cover
 
@@ -134,7 +134,7 @@ class Hair:
         """Return the coverage [H, W] of the hair over forehead, temples and cheeks."""
         person = self._scene.person
         hx, hy = self._surface.hx, self._surface.hy
-        ragged = self._strands[..., 0] * np.float32(0.8) + self._strands[..., 1] * np.float32(2.0)
+        ragged = self._strands[..., 0] * np.float32(0.8) + self._strands[..., 1] * np.float32(1.4)
         from_parting = np.abs(hx - np.float32(person.parting)) / np.float32(person.half_width)
         line = np.float32(person.hairline) + np.float32(34) * from_parting**2
         above = line - hy
