@@ -34,6 +34,11 @@ def _tone_curve() -> NDArray[np.float32]:
 _SRGB = _tone_curve()
 
 
+_LEVELS = np.arange(_FULL + 1)
+_BALANCED = [np.round(_SRGB[np.minimum(_LEVELS / gain, _FULL).astype(int)]).astype(np.uint8) for gain in _GAINS]
+"""White balance and tone curve of red, green and blue in one: from the sensor's level to the picture's byte."""
+
+
 def develop(linear: Raster) -> Pixels:
     """Return linear light [H, W, 3] in 0..1 with the sRGB tone curve, float32 in 0..255."""
     return _SRGB[(linear * np.float32(_FULL) + np.float32(0.5)).astype(np.uint16)]
@@ -54,8 +59,8 @@ def photograph(linear: Raster, photo: Photo) -> Pixels:
     levels = np.clip(mosaic * np.float32(_FULL) + np.float32(0.5), 0, _FULL).astype(np.uint16)
     # OpenCV names a Bayer pattern by its second row, so red first is "BG".
     raw = cv2.demosaicing(levels, cv2.COLOR_BayerBG2RGB)
-    balanced = np.minimum(raw * (1 / np.array(_GAINS, np.float32)) + np.float32(0.5), _FULL).astype(np.uint16)
-    return to_bytes(_SRGB[balanced])
+    picture: Pixels = cv2.merge([curve[raw[..., channel]] for channel, curve in enumerate(_BALANCED)])
+    return picture
 
 
 def to_bytes(pixels: Pixels) -> Pixels:

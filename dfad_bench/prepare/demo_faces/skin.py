@@ -186,5 +186,7 @@ def light_on(scene: Scene, surface: Surface, height: Raster) -> tuple[Raster, Ra
     ]
     half = lamp + np.array([0, 0, 1], np.float32)
     half /= np.linalg.norm(half)
-    gloss = np.maximum((x * half[0] + y * half[1] + z * half[2]) * norm, 0) ** 24
+    mirrored = np.maximum((x * half[0] + y * half[1] + z * half[2]) * norm, 0)
+    eighth = np.square(np.square(np.square(mirrored)))
+    gloss = eighth * eighth * eighth  # many times faster than a power of 24
     return cv2.merge(channels), gloss * np.float32(photo.light)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -57,7 +59,6 @@ def draw_body(image: Raster, scene: Scene, head: Head, surface: Surface, rng: np
         return placed
 
     neck_half = 0.72 * person.half_width
-    weave = 1 + np.float32(0.07) * white_noise(rng, shape) + np.float32(0.08) * cloudy(rng, shape, 30)
     shadow = 0.25 + 0.55 * smoothstep(height * 0.85, height * 1.35, surface.y)
     bottom = height + 130
     neck = torso((-neck_half, 20), (neck_half, 20), (neck_half + 4, height + 60), (-neck_half - 4, height + 60))
@@ -73,7 +74,7 @@ def draw_body(image: Raster, scene: Scene, head: Head, surface: Surface, rng: np
         (175, bottom),
     )
     cloth = [part * light * 0.8 for part in photo.clothes]
-    paint(image, coloured(weave * (0.75 + side), cloth), soften(filled(shape, shoulders), 0.8))
+    _dress(image, cloth, side, soften(filled(shape, shoulders), 0.8), rng)
     for ear in (-1, 1):
         angle = np.linspace(0, 2 * np.pi, 33)
         x = ear * (person.half_width + 1.5 + 7 * np.cos(angle))
@@ -81,6 +82,16 @@ def draw_body(image: Raster, scene: Scene, head: Head, surface: Surface, rng: np
         hollow = (rim - rim.mean(axis=0)) * 0.55 + rim.mean(axis=0)
         paint(image, coloured(0.62 + side, skin), soften(filled(shape, rim), 0.7))
         paint(image, [0.38 * part for part in skin], soften(filled(shape, hollow), 2.0) * np.float32(0.8))
+
+
+def _dress(image: Raster, cloth: Sequence[float], side: Raster, cover: Raster, rng: np.random.Generator) -> None:
+    """Lay woven cloth over the image where ``cover`` says, in place; its texture is made for those rows only."""
+    rows = cover.any(axis=1)
+    if rows.any():
+        below = slice(int(rows.argmax()), None)
+        shape = cover[below].shape
+        weave = 1 + np.float32(0.07) * (white_noise(rng, shape) + cloudy(rng, shape, 30))
+        paint(image[below], coloured(weave * (0.75 + side[below]), cloth), cover[below])
 
 
 class Hair:
@@ -91,24 +102,24 @@ class Hair:
         person = scene.person
         height = np.float32(person.half_height)
         x, y = surface.x - np.float32(person.parting), surface.y + height + np.float32(14)
-        self._radius = np.sqrt(x * x + y * y)
+        radius = np.sqrt(x * x + y * y)
         strands = np.stack([white_noise(rng, (48, _STRANDS)), cloudy(rng, (48, _STRANDS), 6)], axis=-1)
-        bend = np.float32(person.wave) * np.sin(self._radius * np.float32(0.09) + np.float32(rng.uniform(0, 6)))
+        bend = np.float32(person.wave) * np.sin(radius * np.float32(0.09) + np.float32(rng.uniform(0, 6)))
         column = (np.arctan2(x, y) + bend) * np.float32(_STRANDS / (2 * np.pi)) + _STRANDS // 2
-        row = self._radius * np.float32(0.12)
+        row = radius * np.float32(0.12)
         tangle = cloudy(rng, surface.x.shape, 14) * np.float32(4)
-        self._strands = cv2.remap(
+        tangled = cv2.remap(
             strands, (column + tangle).astype(np.float32), row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
         )
+        fine, coarse = self._fine, self._coarse = cv2.split(tangled)
+        self._value = np.clip(1 + np.float32(0.42) * fine + np.float32(0.35) * coarse, 0.15, 3)
+        self._band = np.exp(-0.5 * ((radius - 42 - 5 * coarse) / 13) ** 2) * np.clip(1 + fine, 0, 3)
 
     def shade(self, irradiance: Raster, strength: float) -> Raster:
         """Return the hair's colour [H, W, 3] under ``strength`` × the light, with the bright band of shiny hair."""
-        fine, coarse = self._strands[..., 0], self._strands[..., 1]
-        value = np.clip(1 + np.float32(0.42) * fine + np.float32(0.35) * coarse, 0.15, 3)
-        band = np.exp(-0.5 * ((self._radius - 42 - 5 * coarse) / 13) ** 2) * np.clip(1 + fine, 0, 3)
         level = irradiance[..., 1] * np.float32(strength)
-        gleam = np.float32(0.04 * self._scene.photo.light * strength) * band
-        red, green, blue = (value * level * np.float32(part) + gleam for part in self._scene.person.hair)
+        gleam = np.float32(0.04 * self._scene.photo.light * strength) * self._band
+        red, green, blue = (self._value * level * np.float32(part) + gleam for part in self._scene.person.hair)
         shaded: Raster = cv2.merge((red, green, blue))
         return shaded
 
@@ -126,7 +137,7 @@ class Hair:
         reach = np.float32(-30 + 190 * person.hair_length)
         width = np.float32(person.half_width + person.hair_volume + 8 * person.hair_length)
         hanging = np.minimum(width - x - np.maximum(y - 60, 0) * np.float32(0.05), np.minimum(reach - y, y + 20))
-        ragged = self._strands[..., 0] * np.float32(1.0) + self._strands[..., 1] * np.float32(1.3)
+        ragged = self._fine * np.float32(1.0) + self._coarse * np.float32(1.3)
         cover: Raster = np.clip(np.maximum(np.minimum(around, reach - y), hanging) + ragged + 0.5, 0, 1)
         return cover
 
@@ -134,7 +145,7 @@ class Hair:
         """Return the coverage [H, W] of the hair over forehead, temples and cheeks."""
         person = self._scene.person
         hx, hy = self._surface.hx, self._surface.hy
-        ragged = self._strands[..., 0] * np.float32(0.8) + self._strands[..., 1] * np.float32(1.4)
+        ragged = self._fine * np.float32(0.8) + self._coarse * np.float32(1.4)
         from_parting = np.abs(hx - np.float32(person.parting)) / np.float32(person.half_width)
         line = np.float32(person.hairline) + np.float32(34) * from_parting**2
         above = line - hy
