@@ -116,6 +116,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 EVERY_RENAME = """
 import os, signal, sys
 from pathlib import Path
+from dfad_bench.prepare import pipeline
 from tests.prepare.builders import job, run
 
 replace = Path.replace
@@ -137,6 +138,7 @@ def in_a_child(what, kill_at):
     os._exit(0)
 
 root, data = map(Path, sys.argv[1:])
+pipeline._recipe(job(root, data))  # what is imported here is not imported again in each child
 for kill_at in range(1, 100):
     what = job(root, data / f"{kill_at:02d}")
     code = in_a_child(what, kill_at)
