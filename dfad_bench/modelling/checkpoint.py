@@ -41,10 +41,14 @@ class Progress:
         """Return whether every epoch is done, or ``patience`` epochs have passed without a better one."""
         return self.epochs >= recipe.epochs or self.epochs - self.best_epoch >= max(recipe.patience, 1)
 
+    def is_best(self, val_loss: float) -> bool:
+        """Return whether no epoch so far was as good; in a tie the earlier epoch stays the best."""
+        return val_loss < self.best_loss
+
     def after(self, row: dict[str, Any], val_loss: float, module: nn.Module) -> Progress:
-        """Return the progress after one more epoch; in a tie the earlier epoch stays the best."""
+        """Return the progress after one more epoch, which ``row`` describes."""
         longer = replace(self, history=(*self.history, row))
-        if val_loss >= self.best_loss:
+        if not self.is_best(val_loss):
             return longer
         state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
         return replace(longer, best_epoch=longer.epochs, best_loss=val_loss, best_state=state)

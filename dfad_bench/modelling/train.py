@@ -101,7 +101,7 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         val_loss = _finite(_mean_loss(module, loss_of, val_set, device), "val", epoch, rate)
-        best_epoch = epoch + 1 if val_loss < progress.best_loss else progress.best_epoch
+        best_epoch = epoch + 1 if progress.is_best(val_loss) else progress.best_epoch
         row = Epoch(epoch + 1, total / train_faces.num_rows, val_loss, rate, best_epoch)
         progress = progress.after(asdict(row), val_loss, module)
         save(folder / CHECKPOINT, key, progress, module, optimizer)
