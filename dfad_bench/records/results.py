@@ -18,7 +18,8 @@ class Score(Strict):
     """One number. ``value`` is None where it is undefined, and ``reason`` then says why.
 
     ``subset``: a test subset's name; ``group``: a value of its ``report_by`` column, ``mean`` (macro average over
-    the groups; ``real`` is one in attribution and the other side in detection) or ``pooled`` (all faces together). Values are fractions in 0..1.
+    the groups; ``real`` is one in attribution and the other side in detection) or ``pooled`` (all faces together).
+    Values are fractions in 0..1.
     """
 
     # JSON has no NaN: it would come back as a None that gives no reason
