@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
@@ -167,6 +167,7 @@ def test_many_complaints_are_counted_and_three_are_told(tmp_path: Path) -> None:
 YAML_LIKE = st.text(st.sampled_from("abn:{}[]\"'#&*!|>-?%@`,\n \t019.ex_~=<"), max_size=30)
 
 
+@settings(deadline=None)
 @given(YAML_LIKE)
 def test_no_text_at_all_gives_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfad_bench.errors import (
@@ -40,12 +40,14 @@ def test_a_suggestion_ignores_case_and_keeps_the_spelling_that_exists() -> None:
     assert did_you_mean("GAZECLIP", ["GazeCLIP"]) == " Did you mean 'GazeCLIP'?"
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=12), st.lists(st.text(max_size=12), max_size=6))
 def test_a_suggestion_is_always_a_name_that_exists(name: str, known: list[str]) -> None:
     suggestion = did_you_mean(name, known)
     assert suggestion == "" or suggestion in {f" Did you mean {each!r}?" for each in known}
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab", min_size=1), max_size=12), st.integers(1, 6))
 def test_a_shortened_list_names_some_and_counts_the_rest(names: list[str], most: int) -> None:
     told = shorten(iter(names), most)

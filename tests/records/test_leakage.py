@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfad_bench.records.leakage import KINDS, Overlap, find_overlaps
@@ -77,6 +77,7 @@ def test_every_pair_of_splits_is_told_apart() -> None:
 PEOPLE = st.lists(st.lists(st.sampled_from("zyxwvuts"), max_size=2), max_size=6)
 
 
+@settings(deadline=None)
 @given(PEOPLE, PEOPLE)
 def test_the_count_is_of_distinct_values_and_the_examples_are_the_first_three_in_order(
     train: list[list[str]], test: list[list[str]]

@@ -152,6 +152,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, column: 
     assert f"{column} {path!r}" in message
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["..", ".", "a", "b.png", "...", "a b", ""]), min_size=1, max_size=6).map("/".join))
 def test_a_path_is_inside_exactly_where_the_file_system_says_so(path: str) -> None:
     # ".." is refused even where it would come back, as "a/../b" does: what is a link cannot be seen in the text
@@ -254,6 +255,7 @@ def test_a_manifest_with_damaged_bytes_is_refused_or_still_reads(tmp_path: Path)
 TEXT_ROWS = st.lists(st.lists(st.text(max_size=4), min_size=2, max_size=2), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(TEXT_ROWS, st.randoms())
 def test_a_fingerprint_does_not_depend_on_the_order_of_rows(rows: list[list[str]], dice: random.Random) -> None:
     shuffled = list(rows)
@@ -261,6 +263,7 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_rows(rows: list[list[str]
     assert fingerprint(rows) == fingerprint(shuffled)
 
 
+@settings(deadline=None)
 @given(TEXT_ROWS, TEXT_ROWS)
 def test_two_sets_of_rows_share_a_fingerprint_only_where_they_are_the_same(
     first: list[list[str]], second: list[list[str]]
@@ -268,6 +271,7 @@ def test_two_sets_of_rows_share_a_fingerprint_only_where_they_are_the_same(
     assert (fingerprint(first) == fingerprint(second)) == (sorted(first) == sorted(second))
 
 
+@settings(deadline=None)
 @given(TEXT_ROWS, st.data())
 def test_a_fingerprint_depends_on_every_field(rows: list[list[str]], data: st.DataObject) -> None:
     changed = [list(row) for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -48,6 +48,7 @@ def test_the_same_result_gives_the_same_bytes_and_survives_reading(tmp_path: Pat
     assert b"\r" not in first.read_bytes()
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_score_keeps_every_bit_of_its_value(value: float) -> None:
     stored = result(scores=[score(value=value)])

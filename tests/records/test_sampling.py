@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfad_bench.records import sampling
@@ -29,6 +29,7 @@ def test_the_order_key_is_pinned_for_all_time() -> None:
     assert order_key(0, "a") == "9df3c5fab8ef8fe78a408912e52e76477b5bd838eec3cbf48191a848ec8563d3"
 
 
+@settings(deadline=None)
 @given(IDS, st.integers(0, 3), st.integers(0, 40))
 def test_a_sample_has_exactly_as_many_as_asked_or_all_there_are(ids: list[str], seed: int, most: int) -> None:
     indices = sample(ids, seed, most)
@@ -37,6 +38,7 @@ def test_a_sample_has_exactly_as_many_as_asked_or_all_there_are(ids: list[str], 
     assert sorted(set(indices.tolist())) == indices.tolist()
 
 
+@settings(deadline=None)
 @given(IDS, st.integers(0, 3), st.integers(0, 40), st.randoms())
 def test_a_sample_does_not_depend_on_the_order_of_ids(
     ids: list[str], seed: int, most: int, dice: random.Random
@@ -46,6 +48,7 @@ def test_a_sample_does_not_depend_on_the_order_of_ids(
     assert taken(ids, seed, most) == taken(shuffled, seed, most)
 
 
+@settings(deadline=None)
 @given(IDS, IDS, st.integers(0, 3), st.integers(0, 40))
 def test_an_id_leaves_a_sample_only_for_a_new_one_that_hashes_before_it(
     old: list[str], new: list[str], seed: int, most: int
@@ -58,6 +61,7 @@ def test_an_id_leaves_a_sample_only_for_a_new_one_that_hashes_before_it(
     assert all(order_key(seed, new) < order_key(seed, gone) for new in came for gone in left)
 
 
+@settings(deadline=None)
 @given(IDS, st.integers(0, 3), st.integers(0, 20), st.integers(0, 20))
 def test_a_smaller_sample_is_part_of_a_larger_one(ids: list[str], seed: int, less: int, more: int) -> None:
     assert taken(ids, seed, min(less, more)) <= taken(ids, seed, max(less, more))
@@ -73,6 +77,7 @@ def test_a_seed_and_a_name_do_not_run_into_each_other() -> None:
     assert order_key(1, "1") != order_key(11, "")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.text())
 def test_the_unit_interval_holds_zero_but_not_one(seed: int, name: str) -> None:
     assert 0 <= unit_interval(seed, name) < 1
@@ -95,11 +100,13 @@ def groups_by_flooding(memberships: list[list[str]]) -> list[str]:
     return [min(each) for each in reached]
 
 
+@settings(deadline=None)
 @given(MEMBERSHIPS)
 def test_groups_are_those_found_by_flooding(memberships: list[list[str]]) -> None:
     assert connected_groups(memberships) == groups_by_flooding(memberships)
 
 
+@settings(deadline=None)
 @given(MEMBERSHIPS, st.randoms())
 def test_a_row_keeps_its_group_whatever_the_order_of_rows_and_members(
     memberships: list[list[str]], dice: random.Random
@@ -142,12 +149,14 @@ def test_groups_fall_into_parts_roughly_by_their_fractions() -> None:
         assert abs(counted[part] / 5000 - fraction) < 4 * (fraction * (1 - fraction) / 5000) ** 0.5
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=3), max_size=20), st.integers(0, 3))
 def test_a_group_falls_into_one_part_whoever_stands_beside_it(groups: list[str], seed: int) -> None:
     fractions = {"train": 0.5, "test": 0.5}
     assert assign(groups, seed, fractions) == [assign([group], seed, fractions)[0] for group in groups]
 
 
+@settings(deadline=None)
 @given(MEMBERSHIPS, st.integers(0, 5))
 def test_rows_that_share_a_member_never_fall_into_two_parts(memberships: list[list[str]], seed: int) -> None:
     parts = assign(connected_groups(memberships), seed, {"train": 0.4, "val": 0.3, "test": 0.3})
@@ -163,6 +172,7 @@ def test_a_part_begins_where_the_one_before_it_ends(monkeypatch: pytest.MonkeyPa
     assert assign(["group"], 0, {"a": 0.5, "b": 0.5 - 1e-10}) == [part]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_fractions_that_sum_to_one_only_nearly_still_give_every_group_a_part(group: str) -> None:
     assert assign([group], 0, {"only": 1.0 - 1e-10}) == ["only"]
