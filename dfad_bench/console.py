@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -82,10 +83,32 @@ def fail(message: str) -> None:
     err.print(f"Error: {message}", markup=False, highlight=False, style="bold red", soft_wrap=True)
 
 
+_LOG_EVERY = 10.0
+"""Seconds between two lines of progress where stderr is no terminal."""
+
+
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on stderr; call the yielded function with what is done and what there is in all."""
+    """Show a bar on stderr, or now and then a line where it is no terminal.
+
+    Call the yielded function with what is done and what there is in all, None where that is unknown.
+    """
+    if not err.is_terminal:
+        yield _line_now_and_then(label)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(escape(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _line_now_and_then(label: str) -> Callable[[int, int | None], None]:
+    last = time.monotonic()
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LOG_EVERY:
+            last = time.monotonic()
+            note(f"{label}: {done}{'' if total is None else f' of {total}'}")
+
+    return report

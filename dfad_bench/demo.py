@@ -37,7 +37,7 @@ def run_demo(
         report = pipeline.prepare(job, pipeline.plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
     results = folder / "leaderboard" / "results"
-    for model in (name for name, entry in registry.entries("models").items() if entry.origin == "built-in"):
+    for model in (name for name, entry in registry.entries("models").items() if entry.origin == registry.BUILT_IN):
         request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
         outcome = run_model(request, progress)
         yield result_table(outcome.result)

@@ -44,8 +44,10 @@ def _opencv() -> Finding:
         return Finding(
             "OpenCV", "problem", f"{' and '.join(sorted(set(wheels)))} overwrite each other: keep opencv-python alone"
         )
-    import cv2
-
+    try:
+        import cv2
+    except ImportError as error:
+        return Finding("OpenCV", "problem", f"{error}. On Debian: apt-get install libgl1 libglib2.0-0")
     return Finding("OpenCV", "ok", cv2.__version__)
 
 

@@ -46,5 +46,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def environment() -> dict[str, str]:
     """Return the versions of Python, the platform and the libraries that a number may depend on."""
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    versions = {name: _version(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:  # such as opencv-python, where its headless twin is installed
+        return "absent"

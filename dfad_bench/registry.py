@@ -17,6 +17,8 @@ from typing import Any
 
 from dfad_bench.errors import DataError, UnknownName, UsageError
 
+BUILT_IN = "built-in"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -56,6 +58,19 @@ class Entry:
     path: Path | None = None
     entry_point: EntryPoint | None = None
 
+    @property
+    def is_local_file(self) -> bool:
+        """Whether the plugin was given by the path of a file, which no release and no commit vouches for."""
+        return self.path is not None and self.origin != BUILT_IN
+
+    @property
+    def described(self) -> str:
+        """The name, with the file's hash where a name alone does not say which code it stands for."""
+        if not self.is_local_file:
+            return self.name
+        assert self.path is not None
+        return f"{self.name} (file sha256:{hashlib.sha256(self.path.read_bytes()).hexdigest()})"
+
 
 def entries(kind: str) -> dict[str, Entry]:
     """Return the registered plugins of a kind by name, sorted, importing none of them.
@@ -68,7 +83,7 @@ def entries(kind: str) -> dict[str, Entry]:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).glob(f"*{what.suffix}")):
             if not path.name.startswith("_"):
-                found[path.stem] = Entry(path.stem, "built-in", path=path)
+                found[path.stem] = Entry(path.stem, BUILT_IN, path=path)
     for point in entry_points(group=what.group):
         origin = point.dist.name if point.dist else "an unnamed distribution"
         if point.name in found and found[point.name].origin != origin:
@@ -104,7 +119,7 @@ def get(kind: str, name: str) -> Any:
         loaded = entry.entry_point.load()
     elif what.suffix != ".py":
         return entry.path
-    elif entry.origin == "built-in":
+    elif entry.origin == BUILT_IN:
         loaded = importlib.import_module(f"{what.package}.{entry.name}")
     else:
         assert entry.path is not None

@@ -177,7 +177,7 @@ def _weights(
 ) -> Path:
     """Bring the module to its final weights and return their file."""
     if request.weights is not None:
-        load_weights(module, request.weights)
+        _check_classes(request.weights, load_weights(module, request.weights), selection)
         return request.weights
     with progress(f"training {request.model}") as bar:
         train(
@@ -194,6 +194,17 @@ def _weights(
             on_progress=lambda epoch: bar(epoch.epoch, recipe.epochs),
         )
     return folder / WEIGHTS
+
+
+def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> None:
+    """Refuse weights whose head was trained for other classes, or for these in another order."""
+    trained = [leaf["name"] for leaf in origin.get("classes", [])]
+    wanted = [leaf.name for leaf in selection.classes]
+    if trained and trained != wanted:
+        raise UsageError(
+            f"{path} was trained for the classes {', '.join(trained)}; this protocol has {', '.join(wanted)}. "
+            "Train on this protocol, or test on the one these weights are for."
+        )
 
 
 def _predict(
@@ -252,9 +263,7 @@ def _model_record(
     backbone = spec.backbone_weights.get(request.backbone_weights)
     return ModelRecord(
         name=entry.name,
-        origin=entry.origin
-        if entry.path is None or entry.origin == "built-in"
-        else f"file sha256:{file_sha256(entry.path)}",
+        origin=entry.described if entry.is_local_file else entry.origin,
         reference=spec.reference,
         licence=spec.licence,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -274,7 +283,7 @@ def _ineligible(entry: registry.Entry, selection: Selection, skipped: Counter[st
     if skipped:
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
         reasons.append(f"incomplete: {told}")
-    if entry.path is not None and entry.origin != "built-in":
+    if entry.is_local_file:
         reasons.append("the model is a local file, not a registered one")
     return reasons
 

@@ -53,8 +53,8 @@ class RawImage:
     """One image of a source before anything was done to it: its labels, and how to read it.
 
     ``key`` is unique within (source, generator) and stable between runs. ``generator`` is ``real`` or a generator's
-    canonical name; ``domain`` names the real data behind the face; ``identities`` lists everyone who is in it (a swap
-    has two).
+    canonical name; ``domain`` names the real data behind the face; ``identities`` lists everyone who is in it, the one
+    whose picture it is first (a swap has two: target, source).
     """
 
     key: str

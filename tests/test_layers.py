@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import WITHOUT_TORCH
+
 LINT = Path(sys.executable).parent / "lint-imports"
 
 
@@ -57,8 +59,7 @@ def test_a_module_that_has_no_floor_is_reported(copy: Path) -> None:
 
 def test_a_leaderboard_is_rebuilt_and_a_run_rescored_where_torch_is_not_installed(repository: Path) -> None:
     code = (
-        "import sys\n"
-        "sys.modules['torch'] = None\n"  # importing it now raises ImportError
+        f"{WITHOUT_TORCH}\n"
         "import dfad_bench.publish.leaderboard, dfad_bench.scoring.score, dfad_bench.analysis.audit\n"
         "import dfad_bench.prepare.pipeline, dfad_bench.records.protocol\n"
         "from dfad_bench import registry\n"

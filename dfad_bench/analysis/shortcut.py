@@ -120,10 +120,13 @@ def _objects(table: pa.Table, column: str) -> NDArray[np.object_]:
 
 
 def _groups(table: pa.Table) -> list[str]:
-    """Return each face's group: faces that share a person, a video or their very pixels are in one."""
+    """Return each face's group: faces of one person, one video or the very same pixels are in one.
+
+    Of a swap only the first person counts, whose picture it is: the other one's file left no trace in this file's header.
+    """
     columns = (table[name].to_pylist() for name in ("identities", "video", "sha256"))
     return connected_groups(
-        [f"pixels {pixels}", *(f"identity {each}" for each in identities), *([f"video {video}"] if video else [])]
+        [f"pixels {pixels}", *(f"identity {each}" for each in identities[:1]), *([f"video {video}"] if video else [])]
         for identities, video, pixels in zip(*columns, strict=True)
     )
 

@@ -19,6 +19,8 @@ from dfad_bench.prepare.decode import DecodedImage, SkippedInput, decode
 from dfad_bench.prepare.gaze_map import encode_gaze_map, render_gaze_map
 from dfad_bench.types import Detection, RawImage
 
+UNREADABLE = "unreadable"
+"""The reason of a skip that may pass: the disk or the permissions refused the file, not its contents."""
 BATCH = 8
 """Images held decoded at a time; it bounds memory, whatever the number of faces."""
 
@@ -156,7 +158,7 @@ def _read(image: RawImage) -> bytes:
     except FileNotFoundError as error:
         raise SkippedInput("missing_file", str(error)) from None
     except OSError as error:
-        raise SkippedInput("unreadable", str(error)) from None
+        raise SkippedInput(UNREADABLE, str(error)) from None
 
 
 def pixel_sha256(face: NDArray[np.uint8]) -> str:

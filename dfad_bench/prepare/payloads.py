@@ -25,6 +25,8 @@ class FilePayload:
         DataError where the root itself has gone: then the run stops instead of calling every file missing.
         """
         path = self._inside()
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise SkippedInput("not_an_image", f"{self.relative} is no regular file")
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -46,7 +48,7 @@ class FilePayload:
         try:
             path = (self.root / self.relative).resolve()
         except (RuntimeError, ValueError) as error:  # a loop of links (until Python 3.13), a zero byte
-            raise SkippedInput("unreadable", f"{self.relative!r} is no usable path: {error}") from None
+            raise SkippedInput("bad_path", f"{self.relative!r} is no usable path: {error}") from None
         if not path.is_relative_to(self.root.resolve()):
             raise SkippedInput(
                 "outside_root", f"{self.relative} leads out of {self.root}; give the folder that holds it"

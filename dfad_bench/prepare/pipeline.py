@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 
@@ -24,7 +25,7 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, DfadError, UsageError, shorten
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.card import dataset_card
-from dfad_bench.prepare.faces import CropRecipe
+from dfad_bench.prepare.faces import UNREADABLE, CropRecipe
 from dfad_bench.prepare.ledger import PART, Ledger, PartName, PartSummary, count_reasons, digest_inputs
 from dfad_bench.prepare.payloads import MISSING
 from dfad_bench.prepare.workers import PartTask, run_parts
@@ -180,10 +181,9 @@ def prepare(job: Job, planned: Plan, *, overwrite: bool = False, on_progress: Pr
     ledger = Ledger(job.out)
     recipe = _recipe(job)
     _refuse_foreign_folder(job.out)
-    ledger.state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(ledger.state / "lock", timeout=0)
     try:
-        with lock:
+        ledger.state.mkdir(parents=True, exist_ok=True)
+        with FileLock(ledger.state / "lock", timeout=0):
             _check_recipe(job, ledger, recipe, overwrite)
             return _prepare_locked(job, planned, ledger, recipe, on_progress)
     except Timeout:
@@ -193,13 +193,15 @@ def prepare(job: Job, planned: Plan, *, overwrite: bool = False, on_progress: Pr
             raise DataError(
                 f"The disk of {job.out} is full. Free some space and run the same command to go on."
             ) from None
+        if isinstance(error, PermissionError):
+            raise DataError(f"{error.filename or job.out} cannot be written: {error.strerror}.") from None
         raise
 
 
 def _prepare_locked(
     job: Job, planned: Plan, ledger: Ledger, recipe: PrepareRecipe, on_progress: Progress | None
 ) -> Report:
-    done = {part.name: s for part in planned.parts if (s := ledger.summary(part.name)) and s.inputs == part.inputs}
+    done = {part.name: s for part in planned.parts if (s := ledger.summary(part.name)) and _is_done(s, part)}
     resumed = len(done)
     wanted = {part.name: part for part in planned.parts if part.name not in done}
     stale = ledger.stale([part.name for part in planned.parts])
@@ -228,6 +230,11 @@ def _prepare_locked(
         write_text(job.out / "README.md", dataset_card(footer, job.source))
         ledger.assemble([part.name for part in planned.parts], footer)
     return _report(job, planned, done, resumed)
+
+
+def _is_done(summary: PartSummary, part: PlannedPart) -> bool:
+    """Return whether a part needs no second try: what could not be read may be readable now, though it looks the same."""
+    return summary.inputs == part.inputs and not any(skip.reason == UNREADABLE for skip in summary.skips)
 
 
 def _written_footer(out: Path) -> Footer | None:
@@ -272,16 +279,15 @@ def _recipe(job: Job) -> PrepareRecipe:
     detector = registry.get("face_detectors", job.recipe.detector)()
     estimator = registry.get("gaze_estimators", job.recipe.estimator)()
     return PrepareRecipe(
-        face_detector=registry.find("face_detectors", job.recipe.detector).name,
+        face_detector=registry.find("face_detectors", job.recipe.detector).described,
         face_detector_sha256=detector.weights_sha256,
-        gaze_estimator=registry.find("gaze_estimators", job.recipe.estimator).name,
+        gaze_estimator=registry.find("gaze_estimators", job.recipe.estimator).described,
         gaze_estimator_sha256=estimator.weights_sha256,
         size=job.recipe.size,
         margin=job.recipe.margin,
         source_options={name: _recorded(value) for name, value in _options(job.source).items()},
-        software={
-            name: importlib.metadata.version(name) for name in ("dfad-bench", "opencv-python", "numpy", "pyarrow")
-        },
+        software={"opencv": cv2.__version__}
+        | {name: importlib.metadata.version(name) for name in ("dfad-bench", "numpy", "pyarrow")},
     )
 
 

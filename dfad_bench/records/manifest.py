@@ -145,7 +145,7 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
             raise DataError(f"{path}: column {name} has empty cells.")
     # another tool may call every column nullable; manifests are put together, so their schemas must be the same
     table = table.cast(pa.schema([COLUMNS.field(name) for name in table.column_names]))
-    _check_values(table, path)
+    _check_values(table, footer, path)
     return Manifest(root, table, footer)
 
 
@@ -186,8 +186,20 @@ def _footer(schema: pa.Schema, path: Path) -> Footer:
     return validate(stored, Footer, str(path))
 
 
-def _check_values(table: pa.Table, path: Path) -> None:
+def _check_values(table: pa.Table, footer: Footer, path: Path) -> None:
     columns = set(table.column_names)
+    if "source" in columns and set(pc.unique(table["source"]).to_pylist()) - {footer.source}:
+        raise DataError(f"{path}: column source holds other names than the footer's {footer.source!r}.")
+    if "id" in columns and not pc.all(pc.starts_with(table["id"], f"{footer.source}/"), min_count=0).as_py():
+        raise DataError(f"{path}: every id must begin with {footer.source!r} and a slash.")
+    for column in {"original_width", "original_height"} & columns:
+        if table.num_rows and pc.min(table[column]).as_py() < 1:
+            raise DataError(f"{path}: {column} must be at least 1 pixel.")
+    for column in {"gaze_pitch", "gaze_yaw"} & columns:
+        if not pc.all(pc.is_finite(table[column]), min_count=0).as_py():
+            raise DataError(f"{path}: {column} must be a finite angle or empty.")
+    if "identities" in columns and pc.list_flatten(table["identities"]).null_count:
+        raise DataError(f"{path}: identities holds an empty name.")
     if "id" in columns and pc.count_distinct(table["id"]).as_py() != table.num_rows:
         twice = [value for value, count in Counter(table["id"].to_pylist()).items() if count > 1]
         raise DataError(f"{path}: an id occurs twice: {shorten(twice)}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +48,11 @@ FACE_COLUMNS = (
     *("original_width", "original_height", "original_format", "jpeg_quality", "sha256"),
 )
 """What a selection keeps of a manifest, plus ``root``: the manifest's folder."""
+_FINGERPRINTED = (
+    *("id", "sha256", "generator", "family", "forgery_type", "domain", "video", "identities", "gaze_pitch", "gaze_yaw"),
+    *("original_width", "original_height", "original_format", "jpeg_quality"),
+)
+"""All that a model may see of a face or a score may depend on."""
 
 
 def _known_columns(where: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -225,19 +229,19 @@ def resolve(protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | 
     """Select a protocol's faces.
 
     limit: keep at most so many faces per generator in each split (for a quick try; the result is marked).
-    Raises DataError for leakage, for generators named but absent, for ids that two manifests share, and for labels that
-    contradict each other.
+    Raises DataError for leakage, for labels named but absent, and for labels that contradict each other.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"A limit of {limit} leaves no face. Give 1 or more.")
     _same_crop(manifests)
     faces = pa.concat_tables([_with_root(manifest) for manifest in manifests.values()])
-    _refuse_repeated_ids(faces)
     faces = faces.append_column("partition", _partition(protocol, faces))
     labels = generator_labels(faces, f"protocol {protocol.name}")
     named = {"train": protocol.train, "val": protocol.val, **protocol.test}
-    chosen = {name: _choose(split, faces, protocol.seed, limit, name) for name, split in named.items()}
+    chosen = {name: _choose(split, faces, protocol.seed, name) for name, split in named.items()}
     _refuse_leaks(protocol, chosen)
+    if limit is not None:
+        chosen = {name: _at_most(limit, table, protocol.seed) for name, table in chosen.items()}
     classes = tuple(
         Leaf(name, *labels[name]) for name in _real_first(pc.unique(chosen["train"]["generator"]).to_pylist())
     )
@@ -246,7 +250,7 @@ def resolve(protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | 
     mark = fingerprint(
         (split, *map(str, row.values()))
         for split, table in chosen.items()
-        for row in table.select(["id", "sha256", "generator", "family", "forgery_type", "domain"]).to_pylist()
+        for row in table.select(list(_FINGERPRINTED)).to_pylist()
     )
     return Selection(
         protocol=protocol,
@@ -270,13 +274,6 @@ def _same_crop(manifests: Mapping[str, Manifest]) -> None:
         raise DataError(f"The manifests were cut differently ({told}). Prepare them with the same --size and --margin.")
 
 
-def _refuse_repeated_ids(faces: pa.Table) -> None:
-    """Refuse one source under two names: an id decides what is sampled, and keys the predictions."""
-    if pc.count_distinct(faces["id"]).as_py() != faces.num_rows:
-        twice = sorted(name for name, count in Counter(faces["id"].to_pylist()).items() if count > 1)
-        raise DataError(f"An id stands in two manifests: {shorten(twice)}. Name only one of them under sources.")
-
-
 def _with_root(manifest: Manifest) -> pa.Table:
     root = pa.array([str(manifest.root)] * manifest.table.num_rows, pa.string()).dictionary_encode()
     return manifest.table.select(list(FACE_COLUMNS)).append_column("root", root)
@@ -295,28 +292,32 @@ def _partition(protocol: Protocol, faces: pa.Table) -> pa.Array:
     return pa.array(assign(connected_groups(memberships), protocol.seed, rule.fractions), pa.string())
 
 
-def _choose(split: Split, faces: pa.Table, seed: int, limit: int | None, name: str) -> pa.Table:
+def _choose(split: Split, faces: pa.Table, seed: int, name: str) -> pa.Table:
     mask = np.ones(faces.num_rows, dtype=bool)
     for column, values in split.where.items():
         mask &= pc.fill_null(pc.is_in(faces[column], pa.array(values, pa.string())), False).to_numpy()
     found = faces.filter(pa.array(mask))
-    present = set(pc.unique(found["generator"]).to_pylist())
-    absent = [value for value in split.where.get("generator", []) if value not in present]
-    if absent and name != "val":
-        raise DataError(
-            f"{name}: no face of {shorten(absent)} matches {_told(split.where)}. "
-            "Check the names with 'dfad-bench audit', or prepare the source that has them."
-        )
     if not found.num_rows:
         raise DataError(f"{name}: no face matches {_told(split.where)}.")
-    most = min(n for n in (split.per_generator, limit, found.num_rows) if n is not None)
-    generators = np.asarray(found["generator"].to_pylist(), dtype=object)
-    ids = np.asarray(found["id"].to_pylist(), dtype=object)
+    for column, values in split.where.items():
+        absent = sorted(set(values) - set(pc.unique(found[column]).to_pylist()))
+        if absent and name != "val":  # a small generator may leave val empty, which changes no score
+            raise DataError(
+                f"{name}: no face with {column} {shorten(absent)} matches {_told(split.where)}. "
+                "Check the names with 'dfad-bench audit', or prepare the source that has them."
+            )
+    return found if split.per_generator is None else _at_most(split.per_generator, found, seed)
+
+
+def _at_most(most: int, faces: pa.Table, seed: int) -> pa.Table:
+    """Keep the first faces of each generator in hash order."""
+    generators = np.asarray(faces["generator"].to_pylist(), dtype=object)
+    ids = np.asarray(faces["id"].to_pylist(), dtype=object)
     keep = [
         rows[sample(ids[rows].tolist(), seed, most)]
-        for rows in (np.flatnonzero(generators == g) for g in sorted(present))
+        for rows in (np.flatnonzero(generators == name) for name in np.unique(generators))
     ]
-    return found.take(pa.array(np.sort(np.concatenate(keep))))
+    return faces.take(pa.array(np.sort(np.concatenate(keep))))
 
 
 def _told(where: Mapping[str, Sequence[str]]) -> str:

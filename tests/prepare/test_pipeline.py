@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare import ledger, pipeline
 from dfad_bench.prepare.faces import pixel_sha256
@@ -168,7 +169,7 @@ def test_a_detector_that_finds_nothing_is_a_ledger_row(tmp_path: Path) -> None:
     report = run(job(root, tmp_path / "data", detector=detector))
     (skipped,) = rows(report.root, "skipped.parquet")
     assert (skipped["reason"], skipped["id"]) == ("no_face", "faces/real/real/dark.png")
-    assert read_manifest(report.root).footer.recipe.face_detector == "mine"
+    assert read_manifest(report.root).footer.recipe.face_detector == f"mine (file sha256:{file_sha256(Path(detector))})"
 
 
 def test_a_source_without_a_single_face_still_gives_a_manifest(tmp_path: Path) -> None:
@@ -472,18 +473,54 @@ def test_another_error_of_the_disk_is_not_called_full(
 
 def test_a_worker_that_dies_is_one_line_and_the_run_goes_on_afterwards(tmp_path: Path) -> None:
     root = folder_tree(tmp_path / "root", {"real": 3, "simswap": 2})
-    detector = Path(detector_file(tmp_path / "mine.py"))
-    sound = detector.read_text()
-    detector.write_text(
-        sound.replace("import time\n", "import time, os, multiprocessing\n").replace(
-            "        time.sleep", "        multiprocessing.parent_process() and os._exit(9)\n        time.sleep"
-        )
-    )
+    detector, flag = Path(detector_file(tmp_path / "mine.py")), tmp_path / "die"
+    dying = f"        os.path.exists({str(flag)!r}) and multiprocessing.parent_process() and os._exit(9)\n        time.sleep"
+    text = detector.read_text().replace("import time\n", "import time, os, multiprocessing\n")
+    detector.write_text(text.replace("        time.sleep", dying))
     what = job(root, tmp_path / "data", detector=str(detector), workers=2)
+    flag.touch()
     with pytest.raises(DataError, match="worker process was killed"):
         run(what)
-    detector.write_text(sound)
+    flag.unlink()
     assert run(what).skipped == 0
+
+
+def test_a_detector_file_that_was_edited_is_another_recipe(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "root", {"real": 2})
+    detector = Path(detector_file(tmp_path / "mine.py"))
+    run(job(root, tmp_path / "data", detector=str(detector)))
+    detector.write_text(detector.read_text() + "# edited\n")
+    with pytest.raises(UsageError, match="another recipe"):
+        run(job(root, tmp_path / "data", detector=str(detector)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_tried_again_though_it_looks_the_same(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "root", {"real": 3})
+    locked = sorted((root / "real").iterdir())[0]
+    locked.chmod(0)
+    assert run(job(root, tmp_path / "data")).skipped == 1
+    locked.chmod(0o644)
+    assert run(job(root, tmp_path / "data")).skipped == 0
+
+
+def test_an_input_that_failed_to_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_tree(tmp_path / "root", {"real": 3})
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", refuse)
+        assert run(job(root, tmp_path / "data")).skipped == 3
+    assert run(job(root, tmp_path / "data")).skipped == 0
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "root", {"real": 1})
+    os.mkfifo(root / "real" / "pipe.png")
+    report = run(job(root, tmp_path / "data"))
+    assert [row["reason"] for row in rows(report.root, "skipped.parquet")] == ["not_an_image"]
 
 
 def test_a_part_file_that_is_damaged_is_made_again(root: Path, tmp_path: Path) -> None:
@@ -508,7 +545,7 @@ def test_a_manifest_that_was_deleted_is_assembled_again(root: Path, tmp_path: Pa
 def test_the_recipe_beside_the_parts_names_software_versions(root: Path, tmp_path: Path) -> None:
     report = run(job(root, tmp_path / "data"))
     recipe = json.loads((report.root / ".prepare" / "recipe.json").read_text())
-    assert set(recipe["software"]) >= {"dfad-bench", "opencv-python"}
+    assert set(recipe["software"]) >= {"dfad-bench", "opencv"}
 
 
 def test_a_map_is_recorded_by_its_hash_not_its_path(root: Path, tmp_path: Path) -> None:

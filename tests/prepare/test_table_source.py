@@ -284,7 +284,7 @@ def test_a_link_that_stays_below_the_root_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("loop.png", "unreadable"), ("a\0b.png", "unreadable"), ("img", "unreadable")]
+    ("path", "reason"), [("loop.png", "bad_path"), ("a\0b.png", "bad_path"), ("img", "not_an_image")]
 )
 def test_a_path_that_cannot_be_read_is_a_ledger_row(tmp_path: Path, path: str, reason: str) -> None:
     root = tmp_path / "root"

@@ -322,7 +322,7 @@ def test_a_generator_named_but_absent_is_an_error_that_names_it(split: str) -> N
     wrong = where("test" if split == "seen" else split, [*SEEN, "gan_b"])
     changes = {"test": {"seen": wrong}} if split == "seen" else {split: wrong}
     message = unresolved(toy_faces(1), **changes)
-    assert message.startswith(f"{split}: no face of gan_b matches")
+    assert message.startswith(f"{split}: no face with generator gan_b matches")
     assert "source_split in" in message
 
 
@@ -357,11 +357,26 @@ def test_manifests_cut_differently_are_refused(tmp_path: Path, change: dict[str,
         select(tmp_path, sources=["toy", "other"])
 
 
-def test_an_id_in_two_manifests_is_refused(tmp_path: Path) -> None:
+def test_one_source_under_two_names_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, toy_faces(1))
     write_manifest(tmp_path, toy_faces(1), "other")
-    with pytest.raises(DataError, match=r"id.*toy/diffusion_a/test0"):
+    with pytest.raises(DataError, match="column source holds other names than the footer's 'other'"):
         select(tmp_path, sources=["toy", "other"])
+
+
+@pytest.mark.parametrize(("column", "value"), [("domain", "cleba"), ("source_split", "trian"), ("family", "gann")])
+def test_a_misspelt_label_beside_a_right_one_is_named_instead_of_selecting_less(column: str, value: str) -> None:
+    wrong = {"where": {"generator": SEEN, "source_split": "train"}}
+    right = {"domain": "toyland", "source_split": "train", "family": ["real", "gan", "diffusion"]}[column]
+    wrong["where"][column] = [*([right] if isinstance(right, str) else right), value]
+    assert f"no face with {column} {value}" in unresolved(toy_faces(1), train=wrong)
+
+
+def test_a_limit_cannot_hide_a_leak() -> None:
+    rows = toy_faces(5)
+    rows += [face(f"leak {split}", source_split=split, identities=["toyland/anna"]) for split in ("train", "test")]
+    for limit in (None, 1):
+        assert "toyland/anna" in unresolved(rows, limit=limit)
 
 
 def test_a_generator_labelled_differently_by_two_sources_is_refused(tmp_path: Path) -> None:
