@@ -494,16 +494,6 @@ def test_a_detector_file_that_was_edited_is_another_recipe(tmp_path: Path) -> No
         run(job(root, tmp_path / "data", detector=str(detector)))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_tried_again_though_it_looks_the_same(tmp_path: Path) -> None:
-    root = folder_tree(tmp_path / "root", {"real": 3})
-    locked = sorted((root / "real").iterdir())[0]
-    locked.chmod(0)
-    assert run(job(root, tmp_path / "data")).skipped == 1
-    locked.chmod(0o644)
-    assert run(job(root, tmp_path / "data")).skipped == 0
-
-
 def test_an_input_that_failed_to_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_tree(tmp_path / "root", {"real": 3})
 
