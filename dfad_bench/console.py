@@ -47,10 +47,13 @@ def show_json(data: Any) -> None:
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Iterable[str] = ()) -> None:
     """Print a table and its notes; columns of numbers are right-aligned, nothing in a cell is read as markup."""
     listed = [[str(cell) for cell in row] for row in rows]
+    natural = sum(max(map(len, cells)) + 3 for cells in zip(columns, *listed, strict=True))
     table = Table()
     for index, column in enumerate(columns):
         numbers = bool(listed) and all(_is_number(row[index]) for row in listed)
-        table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
+        # A word a line, where the table is too wide: Rich would rather break words than make a column narrow.
+        header = column if natural < out.width else "\n".join(column.split())
+        table.add_column(escape(header), justify="right" if numbers else "left", overflow="fold")
     for row in listed:
         table.add_row(*map(escape, row))
     out.print(title, markup=False, highlight=False, style="bold")

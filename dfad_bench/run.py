@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -86,6 +87,7 @@ def run_model(request: Request, progress: ShowProgress) -> Outcome:
     with progress("selecting faces"):
         selection = resolve(protocol, open_manifests(protocol, request.data), request.limit)
     check_inputs(entry.name, spec, [selection.train, selection.val, *selection.test.values()])
+    _check_face_size(spec, selection)
     device = pick_device(request.device)
     recipe = replace(spec.recipe, **request.recipe_changes)
     config = _config(request, recipe)
@@ -129,6 +131,13 @@ def run_model(request: Request, progress: ShowProgress) -> Outcome:
     faces = selection.val.num_rows + selection.test_faces
     _write_timing(folder, trained - started, predicted - trained, faces)
     return Outcome(folder, result, finished_before=False)
+
+
+def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
+    """Preprocess a black face of the size that was prepared: what does not fit is said before any work starts."""
+    size = next(iter(selection.manifests.values())).footer.recipe.size
+    if spec.preprocess is not None:
+        spec.preprocess(np.zeros((size, size, 3), np.uint8), None)
 
 
 def _config(request: Request, recipe: Recipe) -> dict[str, Any]:

@@ -114,6 +114,17 @@ def test_a_face_that_cannot_be_read_is_counted_and_the_run_ends_with_3(demo: Pat
     call("leaderboard", "add", folder / "result.json", "--results", tmp_path / "results", expect=1)
 
 
+def test_faces_too_small_for_a_model_are_refused_before_any_work(tmp_path: Path) -> None:
+    call("prepare", "--source", "demo", "--set", "faces=60", "--data", tmp_path / "data", "--size", "64")
+    answer = CliRunner().invoke(
+        app,
+        ["run", "--model", "resnet18", "--protocol", "demo", "--data", f"{tmp_path}/data", "--runs", f"{tmp_path}/runs"],
+    )
+    assert answer.exit_code == 1
+    assert "Prepare them with --size 128 or more" in answer.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_limited_run_is_marked(demo: Path) -> None:
     result = read_result(run(demo, "chance", "--limit", "2", runs="limited") / "result.json")
     assert any("limited" in reason for reason in result.ineligible)

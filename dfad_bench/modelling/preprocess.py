@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dfad_bench.errors import DataError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -51,6 +53,9 @@ def _resize(face: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _window(pixels: NDArray[np.uint8], side: int, rng: np.random.Generator | None) -> NDArray[np.uint8]:
     room = np.array(pixels.shape[:2]) - side
     if room.min() < 0:
-        raise ValueError(f"a window of {side} px does not fit into {pixels.shape[1]}x{pixels.shape[0]} px")
+        raise DataError(
+            f"The model reads a window of {side} px, which does not fit into faces of {pixels.shape[1]}x{pixels.shape[0]} px. "
+            f"Prepare them with --size {side} or more."
+        )
     top, left = room // 2 if rng is None else rng.integers(0, room + 1)
     return pixels[top : top + side, left : left + side]

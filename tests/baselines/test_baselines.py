@@ -168,7 +168,7 @@ def test_resnet18_without_its_named_weights_is_an_error_and_not_a_random_network
 
 def test_resnet18_can_be_trained_for_a_step(tmp_path: Path) -> None:
     spec: ModelSpec = registry.get("models", "resnet18")
-    faces = make_faces(tmp_path, 1)
+    faces = make_faces(tmp_path, 1, size=128)
     recipe = replace(spec.recipe, epochs=1, batch_size=2)
     seed_everything(0, CPU)
     summary = train(

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from dfad_bench.errors import DataError
 from dfad_bench.modelling.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 
@@ -46,7 +47,7 @@ def test_the_window_is_central_in_evaluation_and_moves_in_training() -> None:
 
 
 def test_a_window_larger_than_the_face_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(DataError, match=r"does not fit.*--size"):
         Preprocess(size=None, crop=64)(_face(32), None)
 
 
