@@ -118,7 +118,17 @@ def test_faces_too_small_for_a_model_are_refused_before_any_work(tmp_path: Path)
     call("prepare", "--source", "demo", "--set", "faces=60", "--data", tmp_path / "data", "--size", "64")
     answer = CliRunner().invoke(
         app,
-        ["run", "--model", "resnet18", "--protocol", "demo", "--data", f"{tmp_path}/data", "--runs", f"{tmp_path}/runs"],
+        [
+            "run",
+            "--model",
+            "resnet18",
+            "--protocol",
+            "demo",
+            "--data",
+            f"{tmp_path}/data",
+            "--runs",
+            f"{tmp_path}/runs",
+        ],
     )
     assert answer.exit_code == 1
     assert "Prepare them with --size 128 or more" in answer.stderr
