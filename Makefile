@@ -33,6 +33,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/readme.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \

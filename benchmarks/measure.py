@@ -69,7 +69,11 @@ def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
 
 def record(name: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print rows and keep them in ``results/<name>.json``."""
-    machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
+    machine = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+    }
     kept = {"command": f"python benchmarks/{name}.py", "machine": machine, "rows": list(rows)}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -47,7 +47,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def environment() -> dict[str, str]:
     """Return the versions of Python, the platform and the libraries that a number may depend on."""
     versions = {name: _version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+    system = f"{platform.system()} {platform.machine()}"  # no more: a kernel's name says whose machine it is
+    return {"python": platform.python_version(), "platform": system, **versions}
 
 
 def _version(library: str) -> str:
