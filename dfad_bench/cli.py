@@ -7,7 +7,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -122,8 +122,8 @@ def list_(
         console.show_json(rows)
         return
     columns = [column for column in (rows[0] if rows else {"name": ""}) if column != "aliases"]
-    title = f"{len(rows)} {name.replace('_', ' ')}"
-    console.show_table(title, columns, [[row[column] for column in columns] for row in rows])
+    cells = [[row[column] for column in columns] for row in rows]
+    console.show_table(f"{len(rows)} {name.replace('_', ' ')}", columns, cells)
 
 
 @app.command()
@@ -157,23 +157,19 @@ def prepare(
     format: FormatOption = Format.human,
 ) -> None:
     """Cut faces out of a source and write its manifest. Run again to go on after a stop."""
-    from dfad_bench import registry
     from dfad_bench.prepare import pipeline
-    from dfad_bench.prepare.faces import CropRecipe
-    from dfad_bench.prepare.options import build_source, check_root, check_source_name
+    from dfad_bench.prepare.options import build_job
 
-    made = build_source(source, settings or [])
-    check_root(made, root)
-    detector = face_detector or made.default_face_detector
-    margin = margin or registry.get("face_detectors", detector).default_margin
-    registry.get("gaze_estimators", gaze_estimator)
-    job = pipeline.Job(
-        name=check_source_name(name or registry.find("sources", source).name),
-        plugin=registry.find("sources", source).name,
-        source=made,
+    job = build_job(
+        source,
+        _data(data),
         root=root,
-        data=_data(data),
-        recipe=CropRecipe(detector, gaze_estimator, margin, size),
+        name=name,
+        settings=settings or (),
+        face_detector=face_detector,
+        gaze_estimator=gaze_estimator,
+        size=size,
+        margin=margin,
         limit=limit,
         workers=workers,
     )
@@ -304,7 +300,8 @@ def run(
     )
     outcome = run_model(request, console.progress)
     if outcome.finished_before:
-        console.note(f"This run was finished before; --overwrite runs it anew. It lies in {outcome.folder}.")
+        version = outcome.result.code.commit or outcome.result.code.version
+        console.note(f"This run was finished before, by code {version[:12]}; --overwrite runs it anew.")
     if format is Format.json:
         console.show_json(outcome.result.model_dump())
     else:
@@ -401,9 +398,3 @@ def demo(
 
     for table in run_demo(folder, faces, workers, console.progress, console.note):
         _show(table)
-
-
-def main() -> NoReturn:
-    """Entry point of ``dfad-bench``."""
-    app()
-    raise SystemExit(0)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dfad_bench import registry
 from dfad_bench.prepare import pipeline
-from dfad_bench.prepare.faces import CropRecipe
-from dfad_bench.prepare.options import build_source
+from dfad_bench.prepare.options import build_job
 from dfad_bench.publish import leaderboard
 from dfad_bench.publish.tables import Table, result_table
 from dfad_bench.run import RESULT, Request, ShowProgress, run_model
@@ -21,18 +20,7 @@ def run_demo(
 
     Finished work is kept.
     """
-    source = build_source("demo", [f"faces={faces}"])
-    detector = source.default_face_detector
-    margin = registry.get("face_detectors", detector).default_margin
-    job = pipeline.Job(
-        name="demo",
-        plugin="demo",
-        source=source,
-        root=None,
-        data=folder / "data",
-        recipe=CropRecipe(detector, "annotated", margin, 256),
-        workers=workers,
-    )
+    job = build_job("demo", folder / "data", settings=[f"faces={faces}"], workers=workers)
     with progress(f"rendering and preparing {faces} demo faces") as bar:
         report = pipeline.prepare(job, pipeline.plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")

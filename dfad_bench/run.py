@@ -75,12 +75,49 @@ class Outcome:
     finished_before: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A request with everything it names found and checked."""
+
+    request: Request
+    entry: registry.Entry
+    spec: ModelSpec
+    selection: Selection
+    recipe: Recipe
+    device: torch.device
+    folder: Path
+    config: dict[str, Any]
+
+
 def run_model(request: Request, progress: ShowProgress) -> Outcome:
     """Run one model on one protocol and record it; what an earlier call finished is not done again.
 
     Everything that can be wrong with the request is said before work starts. Raises UsageError where the folder holds
     a run of another configuration, and whatever the stages raise.
     """
+    run = _planned(request, progress)
+    if request.overwrite:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    earlier = _finished(run)
+    if earlier is not None:
+        return Outcome(run.folder, earlier, finished_before=True)
+    started = time.perf_counter()
+    seed_everything(request.seed, run.device)
+    module = run.spec.build(run.selection.classes)
+    if request.backbone_weights != "none":
+        load_backbone(module, run.entry.name, run.spec, request.backbone_weights, request.offline)
+    weights = _bring_to_weights(run, module, progress)
+    trained = time.perf_counter()
+    skipped = _predict(run, module, progress)
+    predicted = time.perf_counter()
+    result = _result(run, module, weights, skipped)
+    write_result(run.folder / RESULT, result)
+    faces = run.selection.val.num_rows + run.selection.test_faces
+    _write_timing(run.folder, trained - started, predicted - trained, faces)
+    return Outcome(run.folder, result, finished_before=False)
+
+
+def _planned(request: Request, progress: ShowProgress) -> _Run:
     protocol = load_protocol(request.protocol)
     entry = registry.find("models", request.model)
     spec: ModelSpec = registry.get("models", request.model)
@@ -88,49 +125,15 @@ def run_model(request: Request, progress: ShowProgress) -> Outcome:
         selection = resolve(protocol, open_manifests(protocol, request.data), request.limit)
     check_inputs(entry.name, spec, [selection.train, selection.val, *selection.test.values()])
     _check_face_size(spec, selection)
-    device = pick_device(request.device)
     recipe = replace(spec.recipe, **request.recipe_changes)
-    config = _config(request, recipe)
     folder = request.runs / protocol.name / entry.name / f"seed-{request.seed}"
-    earlier = _finished(folder, config, selection, request.overwrite)
-    if earlier is not None:
-        return Outcome(folder, earlier, finished_before=True)
-
-    started = time.perf_counter()
-    seed_everything(request.seed, device)
-    module = spec.build(selection.classes)
-    if request.backbone_weights != "none":
-        load_backbone(module, entry.name, spec, request.backbone_weights, request.offline)
-    weights = _weights(request, module, spec, selection, recipe, folder, device, progress)
-    trained = time.perf_counter()
-    skipped = _predict(request, entry.name, module, spec, selection, recipe, folder, device, progress)
-    predicted = time.perf_counter()
-    predictions = records.read_predictions(folder / PREDICTIONS)
-    result = Result(
-        seed=request.seed,
-        model=_model_record(request, entry, spec, module, weights),
-        protocol=ProtocolRecord(
-            name=protocol.name,
-            version=protocol.version,
-            origin=protocol.origin,
-            fingerprint=selection.fingerprint,
-            warning=protocol.warning,
-        ),
-        code=provenance.code(),
-        environment=provenance.environment() | {"device": _device_name(device)},
-        config=config,
-        data={name: manifest.footer.recipe.model_dump() for name, manifest in selection.manifests.items()},
-        predictions=PredictionsRecord(sha256=file_sha256(folder / PREDICTIONS), rows=len(predictions.id)),
-        counts=Counts(
-            declared=selection.test_faces, evaluated=selection.test_faces - skipped.total(), skipped=dict(skipped)
-        ),
-        scores=score(predictions),
-        ineligible=_ineligible(entry, selection, skipped),
-    )
-    write_result(folder / RESULT, result)
-    faces = selection.val.num_rows + selection.test_faces
-    _write_timing(folder, trained - started, predicted - trained, faces)
-    return Outcome(folder, result, finished_before=False)
+    config = {
+        "recipe": asdict(recipe),
+        "limit": request.limit,
+        "backbone_weights": request.backbone_weights,
+        "weights_sha256": None if request.weights is None else _given_weights_sha256(request.weights, folder),
+    }
+    return _Run(request, entry, spec, selection, recipe, pick_device(request.device), folder, config)
 
 
 def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
@@ -140,69 +143,54 @@ def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
         spec.preprocess(np.zeros((size, size, 3), np.uint8), None)
 
 
-def _config(request: Request, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "recipe": asdict(recipe),
-        "limit": request.limit,
-        "backbone_weights": request.backbone_weights,
-        "weights_sha256": None if request.weights is None else _given_weights_sha256(request.weights),
-    }
-
-
-def _given_weights_sha256(path: Path) -> str:
+def _given_weights_sha256(path: Path, folder: Path) -> str:
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{path} lies in the folder of this run. Copy it elsewhere, or choose another --runs folder.")
     return file_sha256(path)
 
 
-def _finished(folder: Path, config: dict[str, Any], selection: Selection, overwrite: bool) -> Result | None:
+def _finished(run: _Run) -> Result | None:
     """Return the result of an earlier call, having made sure that it is one of the same run and still whole."""
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    if not (folder / RESULT).is_file():
+    if not (run.folder / RESULT).is_file():
         return None
-    result = read_result(folder / RESULT)
-    changed = [key for key, value in config.items() if result.config.get(key) != json.loads(json.dumps(value))]
-    if result.protocol.fingerprint != selection.fingerprint:
+    result = read_result(run.folder / RESULT)
+    wanted = json.loads(json.dumps(run.config))
+    changed = [key for key, value in wanted.items() if result.config.get(key) != value]
+    if result.protocol.fingerprint != run.selection.fingerprint:
         changed.append("the protocol's faces")
     if changed:
         raise UsageError(
-            f"{folder} holds a finished run that differs in {shorten(changed)}. "
+            f"{run.folder} holds a finished run that differs in {shorten(changed)}. "
             "Add --overwrite to replace it, or choose another --runs folder."
         )
-    whole = (folder / PREDICTIONS).is_file() and file_sha256(folder / PREDICTIONS) == result.predictions.sha256
+    predictions = run.folder / PREDICTIONS
+    whole = predictions.is_file() and file_sha256(predictions) == result.predictions.sha256
     return result if whole else None
 
 
-def _weights(
-    request: Request,
-    module: nn.Module,
-    spec: ModelSpec,
-    selection: Selection,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    progress: ShowProgress,
-) -> Path:
-    """Bring the module to its final weights and return their file."""
-    if request.weights is not None:
-        _check_classes(request.weights, load_weights(module, request.weights), selection)
-        return request.weights
-    with progress(f"training {request.model}") as bar:
+def _bring_to_weights(run: _Run, module: nn.Module, progress: ShowProgress) -> Path:
+    """Load the given weights or train; return the file of the module's final weights."""
+    given = run.request.weights
+    if given is not None:
+        _check_classes(given, load_weights(module, given), run.selection)
+        return given
+    with progress(f"training {run.entry.name}") as bar:
         train(
             module,
-            spec,
-            selection.classes,
-            selection.train,
-            selection.val,
-            recipe=recipe,
-            seed=request.seed,
-            folder=folder,
-            device=device,
-            workers=request.workers,
-            on_progress=lambda epoch: bar(epoch.epoch, recipe.epochs),
+            run.spec,
+            run.selection.classes,
+            run.selection.train,
+            run.selection.val,
+            recipe=run.recipe,
+            seed=run.request.seed,
+            folder=run.folder,
+            device=run.device,
+            workers=run.request.workers,
+            on_progress=lambda epoch: bar(epoch.epoch, run.recipe.epochs),
         )
-    return folder / WEIGHTS
+    return run.folder / WEIGHTS
 
 
 def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> None:
@@ -216,83 +204,98 @@ def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> 
         )
 
 
-def _predict(
-    request: Request,
-    name: str,
-    module: nn.Module,
-    spec: ModelSpec,
-    selection: Selection,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    progress: ShowProgress,
-) -> Counter[str]:
+def _predict(run: _Run, module: nn.Module, progress: ShowProgress) -> Counter[str]:
     """Write the predictions for val and every test subset; return the test faces left out, by reason."""
-    protocol = selection.protocol
-    subsets = {records.VAL: selection.val, **selection.test}
+    name, classes = run.entry.name, len(run.selection.classes)
+    subsets = {records.VAL: run.selection.val, **run.selection.test}
     total = sum(faces.num_rows for faces in subsets.values())
+    loading: dict[str, Any] = {
+        "batch_size": run.recipe.batch_size,
+        "device": run.device,
+        "workers": run.request.workers,
+    }
     done, skipped = 0, Counter[str]()
-    with records.PredictionsWriter(folder / PREDICTIONS) as writer, progress(f"predicting with {name}") as bar:
+    with records.PredictionsWriter(run.folder / PREDICTIONS) as writer, progress(f"predicting with {name}") as bar:
         for subset, faces in subsets.items():
-            for answer in predict(
-                module, spec, faces, batch_size=recipe.batch_size, device=device, workers=request.workers
-            ):
-                if answer.logits is not None and answer.logits.shape[1] != len(selection.classes):
-                    raise DataError(
-                        f"{name} gives {answer.logits.shape[1]} logits for {len(selection.classes)} classes."
-                    )
+            for answer in predict(module, run.spec, faces, **loading):
+                if answer.logits is not None and answer.logits.shape[1] != classes:
+                    raise DataError(f"{name} gives {answer.logits.shape[1]} logits for {classes} classes.")
                 writer.write(subset, answer.faces, answer.fake_score, answer.logits)
                 if subset != records.VAL:
                     skipped.update(reason for _, reason in answer.unreadable)
                 done += answer.faces.num_rows + len(answer.unreadable)
                 bar(done, total)
-        writer.finish(
-            records.Context(
-                schema_version=records.SCHEMA_VERSION,
-                model=name,
-                seed=request.seed,
-                protocol=protocol.name,
-                protocol_version=protocol.version,
-                protocol_fingerprint=selection.fingerprint,
-                classes=records.class_records(selection.classes),
-                levels=list(protocol.attribution.levels),
-                assume=protocol.attribution.assume,
-                reals=protocol.detection.reals,
-                subsets={subset: split.report_by for subset, split in protocol.test.items()},
-                declared=selection.test_faces,
-                skipped=dict(skipped),
-            )
-        )
+        writer.finish(_context(run, skipped))
     return skipped
 
 
-def _model_record(
-    request: Request, entry: registry.Entry, spec: ModelSpec, module: nn.Module, weights: Path
-) -> ModelRecord:
-    backbone = spec.backbone_weights.get(request.backbone_weights)
-    return ModelRecord(
-        name=entry.name,
-        origin=entry.described if entry.is_local_file else entry.origin,
-        reference=spec.reference,
-        licence=spec.licence,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        weights_sha256=file_sha256(weights),
-        backbone_weights=None if backbone is None else f"{backbone.name} sha256:{backbone.sha256}",
-        selected_on="val" if request.weights is None else "given",
-        trained_on=list(spec.trained_on),
-        inputs=list(spec.inputs),
+def _context(run: _Run, skipped: Counter[str]) -> records.Context:
+    protocol = run.selection.protocol
+    return records.Context(
+        schema_version=records.SCHEMA_VERSION,
+        model=run.entry.name,
+        seed=run.request.seed,
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        protocol_fingerprint=run.selection.fingerprint,
+        classes=records.class_records(run.selection.classes),
+        levels=list(protocol.attribution.levels),
+        assume=protocol.attribution.assume,
+        reals=protocol.detection.reals,
+        subsets={subset: split.report_by for subset, split in protocol.test.items()},
+        declared=run.selection.test_faces,
+        skipped=dict(skipped),
     )
 
 
-def _ineligible(entry: registry.Entry, selection: Selection, skipped: Counter[str]) -> list[str]:
-    code = provenance.code()
-    reasons = list(selection.departures)
-    if code.dirty:
+def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str]) -> Result:
+    protocol, declared = run.selection.protocol, run.selection.test_faces
+    predictions = records.read_predictions(run.folder / PREDICTIONS)
+    return Result(
+        seed=run.request.seed,
+        model=_model_record(run, module, weights),
+        protocol=ProtocolRecord(
+            name=protocol.name,
+            version=protocol.version,
+            origin=protocol.origin,
+            fingerprint=run.selection.fingerprint,
+            warning=protocol.warning,
+        ),
+        code=provenance.code(),
+        environment=provenance.environment() | {"device": _device_name(run.device)},
+        config=run.config,
+        data={name: manifest.footer.recipe.model_dump() for name, manifest in run.selection.manifests.items()},
+        predictions=PredictionsRecord(sha256=file_sha256(run.folder / PREDICTIONS), rows=len(predictions.id)),
+        counts=Counts(declared=declared, evaluated=declared - skipped.total(), skipped=dict(skipped)),
+        scores=score(predictions),
+        ineligible=_ineligible(run, skipped),
+    )
+
+
+def _model_record(run: _Run, module: nn.Module, weights: Path) -> ModelRecord:
+    backbone = run.spec.backbone_weights.get(run.request.backbone_weights)
+    return ModelRecord(
+        name=run.entry.name,
+        origin=run.entry.described if run.entry.is_local_file else run.entry.origin,
+        reference=run.spec.reference,
+        licence=run.spec.licence,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        weights_sha256=file_sha256(weights),
+        backbone_weights=None if backbone is None else f"{backbone.name} sha256:{backbone.sha256}",
+        selected_on="val" if run.request.weights is None else "given",
+        trained_on=list(run.spec.trained_on),
+        inputs=list(run.spec.inputs),
+    )
+
+
+def _ineligible(run: _Run, skipped: Counter[str]) -> list[str]:
+    reasons = list(run.selection.departures)
+    if provenance.code().dirty:
         reasons.append("the code has changes that are not committed")
     if skipped:
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
         reasons.append(f"incomplete: {told}")
-    if entry.is_local_file:
+    if run.entry.is_local_file:
         reasons.append("the model is a local file, not a registered one")
     return reasons
 

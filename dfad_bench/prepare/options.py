@@ -1,4 +1,4 @@
-"""Builds a source from what the user typed after ``--set``."""
+"""Builds a source and a preparation from what the user typed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dfad_bench import registry
 from dfad_bench.config import one_line
 from dfad_bench.errors import UsageError, did_you_mean
 from dfad_bench.interfaces import Source
+from dfad_bench.prepare.faces import CropRecipe
+from dfad_bench.prepare.pipeline import Job
 
 
 def build_source(name: str, settings: Sequence[str]) -> Source:
@@ -56,3 +58,39 @@ def check_source_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: use lower-case letters, digits, '_' and '-' only.")
     return name
+
+
+def build_job(
+    source: str,
+    data: Path,
+    *,
+    root: Path | None = None,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    face_detector: str | None = None,
+    gaze_estimator: str = "annotated",
+    size: int = 256,
+    margin: float | None = None,
+    limit: int | None = None,
+    workers: int = 1,
+) -> Job:
+    """Return the preparation of a source; what is not given is the source's or its detector's own choice.
+
+    Raises UsageError for whatever is wrong with it, before the first file is looked at.
+    """
+    made = build_source(source, settings)
+    check_root(made, root)
+    detector = face_detector or made.default_face_detector
+    margin = margin or registry.get("face_detectors", detector).default_margin
+    registry.get("gaze_estimators", gaze_estimator)
+    plugin = registry.find("sources", source)
+    return Job(
+        name=check_source_name(name or plugin.name),
+        plugin=plugin.described,
+        source=made,
+        root=root,
+        data=data,
+        recipe=CropRecipe(detector, gaze_estimator, margin, size),
+        limit=limit,
+        workers=workers,
+    )
