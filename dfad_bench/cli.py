@@ -326,7 +326,7 @@ def score(
     if format is Format.json:
         console.show_json([each.model_dump() for each in scores])
     else:
-        _show(scores_table(f"{read.context.model} on {read.context.protocol}", scores))
+        _show(scores_table(f"{read.context.model} on {read.context.protocol}", scores, read.context.protocol_warning))
 
 
 @leaderboard_app.command("add")

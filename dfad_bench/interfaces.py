@@ -22,6 +22,7 @@ class Source(Protocol):
 
     title: ClassVar[str]
     homepage: ClassVar[str]
+    """Where the data come from: an address, or a few words where there is none."""
     licence: ClassVar[str]
     instructions: ClassVar[str]
     """Printed when the root is missing: how to get the data and what the tree must look like."""

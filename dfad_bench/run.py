@@ -238,6 +238,7 @@ def _context(run: _Run, skipped: Counter[str]) -> records.Context:
         protocol=protocol.name,
         protocol_version=protocol.version,
         protocol_fingerprint=run.selection.fingerprint,
+        protocol_warning=protocol.warning,
         classes=records.class_records(run.selection.classes),
         levels=list(protocol.attribution.levels),
         assume=protocol.attribution.assume,

@@ -67,6 +67,7 @@ def test_rescoring_without_torch_gives_the_numbers_of_the_run(demo: Path) -> Non
     recorded = json.loads((folder / "result.json").read_text())["scores"]
     assert json.loads(answer.stdout) == recorded
     call("check", "result", folder / "result.json")
+    assert "prove nothing about real" in call("score", folder / "predictions.parquet").stdout.replace("\n", " ")
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(demo: Path) -> None:

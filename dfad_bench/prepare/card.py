@@ -25,7 +25,7 @@ def dataset_card(footer: Footer, source: Source) -> str:
 
 # {footer.source}
 
-{source.title}. Prepared by dfad-bench from <{footer.homepage}>.
+{source.title}. Prepared by dfad-bench from: {footer.homepage}.
 Licence of the source: {source.licence} (each row names its own).
 
 - `{METADATA}`: one row per face ({footer.kept} of {footer.declared} inputs), a Hugging Face *imagefolder* table.

@@ -87,8 +87,11 @@ def _level_name(level: str) -> str:
     return level.replace("_", " ")
 
 
-def scores_table(title: str, scores: Sequence[Score]) -> Table:
-    """Return one row per group of each test subset, then its mean; ACC and AUC in percent, undefined as ``–`` with a note."""
+def scores_table(title: str, scores: Sequence[Score], warning: str | None = None) -> Table:
+    """Return one row per group of each test subset, then its mean; ACC and AUC in percent, undefined as ``–`` with a note.
+
+    warning: what the protocol says must stand on every page that shows its numbers.
+    """
     lookup, notes = _Lookup(scores), _Notes()
     columns = ["subset", "group", *(f"ACC {_level_name(level)} %" for level in lookup.levels)]
     columns += ["AUC %", "ACC@0.5 %", "faces" if lookup.levels else "faces with reals"]
@@ -112,24 +115,24 @@ def scores_table(title: str, scores: Sequence[Score]) -> Table:
     ]
     if lookup.levels:
         meaning.insert(0, "ACC: attribution, the class head rolled up to each level.")
-    return Table(title, tuple(columns), tuple(rows), (*notes.lines(), *meaning))
+    return Table(title, tuple(columns), tuple(rows), (*notes.lines(), *meaning, *_warned(warning)))
 
 
 def result_table(result: Result) -> Table:
     """Return the table of one run, its notes telling what is missing and why it may not stand on the leaderboard."""
-    table = scores_table(f"{result.model.name} on {result.protocol.name} v{result.protocol.version}", result.scores)
+    title = f"{result.model.name} on {result.protocol.name} v{result.protocol.version}"
+    table = scores_table(title, result.scores, result.protocol.warning)
     notes = list(table.notes)
     if result.counts.skipped:
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(result.counts.skipped.items()))
         notes.append(f"{result.counts.evaluated} of {result.counts.declared} faces were evaluated; left out: {told}.")
     if result.ineligible:
         notes.append(f"Not eligible for the leaderboard: {'; '.join(result.ineligible)}.")
-    notes += _warning(result.protocol)
     return Table(table.title, table.columns, table.rows, tuple(notes))
 
 
-def _warning(protocol: ProtocolRecord) -> list[str]:
-    return [] if protocol.warning is None else [f"Warning: {protocol.warning}"]
+def _warned(warning: str | None) -> list[str]:
+    return [] if warning is None else [f"Warning: {warning}"]
 
 
 # --- leaderboard ---------------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
         f"Ranked by {headline} ACC {_level_name(level)}, then by {headline} AUC. Every value is a mean over groups. "
         "ACC: attribution; AUC and ACC@0.5: detection, 0.5 being the threshold."
     ]
-    told += _warning(protocol)
+    told += _warned(protocol.warning)
     told += [f"Not ranked: {each.model.name}: {'; '.join(each.ineligible)}." for each in ordered if each.ineligible]
     title = f"{protocol.name} v{protocol.version}"
     return Table(title, (*columns, "parameters", "inputs"), tuple(rows), (*notes.lines(), *told))

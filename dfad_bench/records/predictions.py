@@ -59,6 +59,7 @@ class Context(Strict):
     protocol: str
     protocol_version: int
     protocol_fingerprint: str
+    protocol_warning: str | None = None
     classes: list[LeafRecord]
     levels: list[Literal["forgery_type", "family", "generator"]]
     assume: dict[Literal["forgery_type", "family"], dict[str, str]]

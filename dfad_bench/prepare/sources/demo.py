@@ -42,7 +42,7 @@ class DemoSource:
     seed: int = 0
 
     title: ClassVar[str] = "Rendered demo faces (they demonstrate the tool and prove nothing about real generators)"
-    homepage: ClassVar[str] = "https://github.com/dfad-bench/dfad-bench"
+    homepage: ClassVar[str] = "dfad-bench, which renders it"
     licence: ClassVar[str] = "CC0-1.0"
     instructions: ClassVar[str] = "The demo needs no data: its faces are rendered. Set their number by --set faces=720."
     needs_root: ClassVar[bool] = False

@@ -71,7 +71,7 @@ class FolderSource:
     map: Path | None = None
 
     title: ClassVar[str] = "A folder per generator"
-    homepage: ClassVar[str] = "https://github.com/dfad-bench/dfad-bench"
+    homepage: ClassVar[str] = "files of the user's own"
     licence: ClassVar[str] = "as the folder's YAML says"
     instructions: ClassVar[str] = (
         "Give --root FOLDER with one sub-folder per generator (and one called 'real'); "

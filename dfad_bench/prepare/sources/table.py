@@ -58,7 +58,7 @@ class TableSource:
     default_licence: str = "unspecified"
 
     title: ClassVar[str] = "Images listed in a table"
-    homepage: ClassVar[str] = "https://github.com/dfad-bench/dfad-bench"
+    homepage: ClassVar[str] = "files of the user's own"
     licence: ClassVar[str] = "as the table says, row by row"
     instructions: ClassVar[str] = (
         "Give --root FOLDER that holds one .csv, .jsonl or .parquet table with the columns path and generator, "
