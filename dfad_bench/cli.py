@@ -322,7 +322,8 @@ def score(
     from dfad_bench.scoring.score import score as compute
 
     read = read_predictions(predictions)
-    scores = compute(read)
+    with console.progress("scoring"):
+        scores = compute(read)
     if format is Format.json:
         console.show_json([each.model_dump() for each in scores])
     else:
