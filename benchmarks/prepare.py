@@ -52,7 +52,7 @@ def main() -> None:
                     "peak_mib": taken.peak_mib,
                 }
             )
-        images = 600
+        images = 1500
         write_photographs(folder / "photos", images)
         (folder / "bare").mkdir()
         bare, _ = timed(bare_loop, folder / "photos", folder / "bare")

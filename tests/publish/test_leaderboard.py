@@ -186,3 +186,14 @@ def test_a_missing_readme_is_the_users_mistake(tmp_path: Path) -> None:
 def test_publishing_needs_no_torch() -> None:
     code = "import sys; import dfad_bench.publish.leaderboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_committed_tables_are_those_of_the_committed_results(repository: Path, tmp_path: Path) -> None:
+    results = repository / "leaderboard" / "results"
+    assert all(not each.ineligible for each in collect(results))
+    for path in build(results, tmp_path):
+        assert path.read_bytes() == (repository / "leaderboard" / path.name).read_bytes(), "run 'make leaderboard'"
+    readme = tmp_path / "README.md"
+    readme.write_bytes((repository / "README.md").read_bytes())
+    update_readme(readme, results)
+    assert readme.read_bytes() == (repository / "README.md").read_bytes(), "run 'make leaderboard'"
