@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from dfad_bench import provenance, registry
@@ -96,6 +97,18 @@ def run_model(request: Request, progress: ShowProgress) -> Outcome:
     a run of another configuration, and whatever the stages raise.
     """
     run = _planned(request, progress)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run.folder.with_name(f".{run.folder.name}.lock"), timeout=0):
+            return _run_locked(run, progress)
+    except Timeout:
+        raise UsageError(
+            f"Another dfad-bench is writing to {run.folder}. Wait, or choose another --runs folder."
+        ) from None
+
+
+def _run_locked(run: _Run, progress: ShowProgress) -> Outcome:
+    request = run.request
     if request.overwrite:
         shutil.rmtree(run.folder, ignore_errors=True)
     earlier = _finished(run)

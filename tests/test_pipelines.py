@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 from dfad_bench.cli import app
+from dfad_bench.modelling.weights import read_tensors, save_tensors
 from dfad_bench.records.results import read_result
 from tests.conftest import WITHOUT_TORCH
 
@@ -96,6 +98,25 @@ def test_given_weights_are_tested_and_nothing_is_trained(demo: Path) -> None:
     assert not (tested / "training.jsonl").exists()
     assert (tested / "predictions.parquet").read_bytes() == (trained / "predictions.parquet").read_bytes()
     assert read_result(tested / "result.json").model.selected_on == "given"
+
+
+def test_weights_of_other_classes_and_weights_that_would_be_overwritten_are_refused(demo: Path, tmp_path: Path) -> None:
+    weights = run(demo, "spectral") / "model.safetensors"
+    tensors, origin = read_tensors(weights)
+    origin["classes"][1]["name"] = "stylegan3"
+    other = tmp_path / "other.safetensors"
+    save_tensors(tensors, other, origin)
+    run(demo, "spectral", "--weights", str(other), runs="other", expect=2)
+    run(demo, "spectral", "--weights", str(weights), "--overwrite", expect=2)
+    assert weights.is_file()
+
+
+def test_two_runs_do_not_write_to_one_folder(demo: Path) -> None:
+    folder = demo / "busy" / "demo" / "chance"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".seed-0.lock"):
+        run(demo, "chance", runs="busy", expect=2)
+    run(demo, "chance", runs="busy")
 
 
 def test_a_face_that_cannot_be_read_is_counted_and_the_run_ends_with_3(demo: Path, tmp_path: Path) -> None:
