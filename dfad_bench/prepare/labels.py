@@ -85,3 +85,10 @@ class Labeller:
                 *(where, name, label.family, label.forgery_type, entry.family, entry.forgery_type),
             )
         return label
+
+
+def check_frame(frame: float, where: str) -> int:
+    """Return a frame's number; raise UsageError where it is no whole number that a manifest can hold (31 bits)."""
+    if not (0 <= frame < 2**31 and frame == int(frame)):
+        raise UsageError(f"{where}: frame {frame:g} is no whole number from 0 to 2147483647.")
+    return int(frame)

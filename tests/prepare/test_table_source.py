@@ -338,3 +338,12 @@ def test_a_root_that_disappears_stops_the_run_and_it_goes_on_when_it_is_back(
     report = run(what)
     assert (report.parts, report.resumed, report.skipped) == (3, 1, 0)
     assert len(rows(report.root)) == 150
+
+
+@pytest.mark.parametrize("frame", [2**31, -1, 1.5])
+def test_a_frame_that_no_manifest_can_hold_is_named_with_its_row(tmp_path: Path, frame: float) -> None:
+    root = tmp_path / "root"
+    images(root, 1)
+    json_lines(root / "a.jsonl", [ROW | {"frame": frame}])
+    with pytest.raises(UsageError, match=r"row 1: frame .* is no whole number"):
+        run(job(root, tmp_path / "data", "table"))

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from dfad_bench.config import Strict, read_yaml
 from dfad_bench.errors import UsageError, shorten
-from dfad_bench.prepare.labels import Label, Labeller
+from dfad_bench.prepare.labels import Label, Labeller, check_frame
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.taxonomy import Generator, known
 from dfad_bench.types import REAL, RawImage
@@ -155,7 +155,7 @@ def _image(root: Path, relative: str, folder_map: FolderMap, meaning: Meaning, l
         generator_version=meaning.version,
         source_split=split,
         video="/".join(_groups(folder_map.video, relative)) or None,
-        frame=None if frame is None else int(frame),
+        frame=None if frame is None else check_frame(int(frame), relative),
         identities=tuple(dict.fromkeys(_groups(folder_map.identity, relative))),
     )
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
-from dfad_bench.prepare.labels import Labeller
+from dfad_bench.prepare.labels import Labeller, check_frame
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.records.manifest import is_inside
 from dfad_bench.taxonomy import Generator
@@ -113,7 +113,7 @@ class TableSource:
             generator_version=_text(row, "generator_version"),
             source_split=split,
             video=_text(row, "video"),
-            frame=None if frame is None else int(frame[0]),
+            frame=None if frame is None else check_frame(frame[0], where),
             identities=_identities(row, where),
         )
 
