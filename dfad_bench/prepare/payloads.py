@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from dfad_bench.errors import DataError
 from dfad_bench.prepare.decode import SkippedInput
 
 MISSING = "missing"
+_BAD_PATH = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""What no second try will mend, unlike a disk that fails or a permission that is lacking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class FilePayload:
                     f"The root {self.root} has disappeared. Bring it back and run the same command."
                 ) from None
             raise FileNotFoundError(f"{self.relative} is not in {self.root}") from None
+        except OSError as error:
+            if error.errno in _BAD_PATH:
+                raise SkippedInput("bad_path", f"{self.relative}: {error.strerror}") from None
+            raise
 
     def stamp(self) -> str:
         """Return the file's size and modification time, or ``missing``."""
