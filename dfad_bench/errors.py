@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-OK, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: done; an error; a wrong call; done but something is missing; stopped by the user."""
+OK, FAILED, USAGE, INCOMPLETE, TERMS, INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""Exit codes: done; an error; a wrong call; done but something is missing; terms of use not accepted; stopped by the user."""
 
 
 class DfadError(Exception):
@@ -23,6 +23,12 @@ class UsageError(DfadError):
 
 class DataError(DfadError):
     """A file is missing, broken, or not what it claims to be."""
+
+
+class TermsError(DfadError):
+    """The terms of use of a dataset have not been accepted."""
+
+    exit_code = TERMS
 
 
 class UnknownName(UsageError):

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfad_bench.taxonomy import Generator
-from dfad_bench.types import Annotation, Detection, Gaze, RawImage
+from dfad_bench.types import Annotation, Detection, Gaze, OnDefect, RawImage, WeightsFile
 
 
 @runtime_checkable
 class Source(Protocol):
     """A dataset's layout, read into rows. A plugin module exposes the class as ``SOURCE``.
 
-    The class is a dataclass: its fields are the options of ``prepare --set name=value``.
+    The class is a dataclass: its fields are the options of ``prepare --set name=value``. Where the data come with terms of
+    use, a file ``<module>.terms.md`` lies beside the module: it is shown once, and ``--accept-terms`` accepts it.
     """
 
     title: ClassVar[str]
@@ -28,15 +29,17 @@ class Source(Protocol):
     """Printed when the root is missing: how to get the data and what the tree must look like."""
     needs_root: ClassVar[bool]
     default_face_detector: ClassVar[str]
+    default_gaze_estimator: ClassVar[str]
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
-        """Return the generators this source declares beyond the taxonomy, ``real`` excepted."""
+        """Return the generators this source declares, ``real`` excepted; those of the taxonomy as they stand there."""
         ...
 
-    def images(self, root: Path | None) -> Iterator[RawImage]:
+    def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
         """Yield every image the source lists, present on disk or not, in an order that never changes.
 
-        Raises UsageError within seconds for a wrong root, an unknown label or a missing column.
+        Images of one video follow each other. What is wrong with the dataset itself is told to ``on_defect``. Raises
+        UsageError within seconds for a wrong root, an unknown label or a missing column.
         """
         ...
 
@@ -47,7 +50,10 @@ class FaceDetector(Protocol):
 
     default_margin: ClassVar[float]
     """Side of the square crop divided by the longer side of the box, unless the user says otherwise."""
+    weights: ClassVar[tuple[WeightsFile, ...]]
+    """The published files it may need; empty where it needs none. Fetched by ``dfad_bench.weights.fetch``."""
     weights_sha256: str | None
+    """Of the files in use: their hash, or where there are several, the sha256 of their hashes joined by line breaks."""
 
     def detect(
         self, images: Sequence[NDArray[np.uint8]], annotations: Sequence[Annotation | None]
@@ -60,7 +66,10 @@ class FaceDetector(Protocol):
 class GazeEstimator(Protocol):
     """Estimates where faces look. Built once per worker. A plugin module exposes the class as ``GAZE_ESTIMATOR``."""
 
+    weights: ClassVar[tuple[WeightsFile, ...]]
     weights_sha256: str | None
+    feature_dim: int
+    """D of ``Gaze.features``, 0 where it gives none."""
 
     def estimate(
         self,

@@ -70,6 +70,23 @@ class RawImage:
     video: str | None = None
     frame: int | None = None
     identities: tuple[str, ...] = ()
+    mask: Payload | None = None
+    """A grey picture of the same size in which the manipulated face is bright: it says which of several faces is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What is wrong with a dataset as it lies on disk, beyond files that are missing: those are rows of the ledger.
+
+    kind: one word, such as ``empty_clip``, ``wrong_label`` or ``in_two_splits``; detail: a phrase that names the place.
+    """
+
+    kind: str
+    detail: str
+
+
+OnDefect = Callable[[Defect], None]
+"""What a source tells its defects to."""
 
 
 # --- faces and gaze ------------------------------------------------------------------------------------------------
@@ -86,10 +103,22 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Gaze:
-    """Gaze of N faces: pitch and yaw [N] float32 in radians, NaN where unknown."""
+    """Gaze of N faces.
+
+    pitch, yaw [N] float32: radians in the camera's frame, pitch > 0 up, yaw > 0 towards image right, NaN where unknown.
+    head_pitch, head_yaw [N] float32: the same gaze seen from the head (0, 0 looks straight out of the face), NaN where
+    unknown. features [N, D] float32: what the estimator computed the angles from, NaN rows where unknown. confidence
+    [N] float32 in 0..1. flags: for each face one word why it has no gaze (``closed_eyes``, ``profile``,
+    ``no_landmarks``), or None. What an estimator does not give is None; flags may then be empty.
+    """
 
     pitch: NDArray[np.float32]
     yaw: NDArray[np.float32]
+    head_pitch: NDArray[np.float32] | None = None
+    head_yaw: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float32] | None = None
+    flags: tuple[str | None, ...] = ()
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -146,14 +175,21 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A published weights file: where it lies, what it must hash to, and on what terms it may be used."""
+    """A published weights file: where it lies, what it must hash to, and on what terms it may be used.
+
+    bytes: its size, None where nobody has published it (the hash decides then); training_data: what it was trained on and
+    on what terms; commercial_use: what licence and training data together allow; refused: the first digits of hashes of
+    files that once went by this name, with what is wrong with them.
+    """
 
     name: str
     url: str
     sha256: str
-    bytes: int
+    bytes: int | None
     licence: str
     training_data: str
+    commercial_use: Literal["yes", "no", "unclear"] = "unclear"
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

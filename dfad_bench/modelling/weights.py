@@ -1,102 +1,23 @@
-"""Fetches, checks, saves and loads weights: a file that is not exactly what it should be ends the run."""
+"""Saves and loads the state of modules: a file that is not exactly what it should be ends the run."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import pickle
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfad_bench.config import file_sha256, home_dir, weights_dir
 from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
 from dfad_bench.types import ModelSpec, WeightsFile
+from dfad_bench.weights import fetch
 
 _METADATA_KEY = "dfad_bench"
-_CHUNK = 1 << 20
-_TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up."""
-
-
-# --- published files -----------------------------------------------------------------------------------------------
-
-
-def fetch(weights: WeightsFile, offline: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Path:
-    """Return the path of a published weights file whose sha256 is verified, downloading it if need be.
-
-    It is looked for by name in the folder that DFAD_BENCH_WEIGHTS names, then in the cache; ``offline`` stops there.
-    ``on_progress`` is given the bytes that have arrived and those expected. Raises DataError, in one line that says
-    what to do, for a file that is not the published one and for one that cannot be had.
-    """
-    cache = home_dir() / "weights"
-    for folder in (weights_dir(), cache):
-        if folder is not None and (folder / weights.name).is_file():
-            return _verified(folder / weights.name, weights)
-    if offline:
-        raise _unavailable(weights, cache, "it is not on this machine and downloads are off")
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{weights.name}.", suffix=".part", dir=cache)
-    os.close(descriptor)
-    part = Path(name)
-    try:
-        _download(weights, part, cache, on_progress)
-        _verified(part, weights)
-        part.replace(cache / weights.name)
-    finally:
-        part.unlink(missing_ok=True)
-    return cache / weights.name
-
-
-def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: Callable[[int, int], None] | None) -> None:
-    if urlsplit(weights.url).scheme not in ("http", "https"):
-        raise DataError(f"{weights.name}: {weights.url!r} is not an http or https address.")
-    arrived = 0
-    try:
-        with (
-            urllib.request.urlopen(weights.url, timeout=_TIMEOUT) as response,  # noqa: S310  # scheme checked above
-            part.open("wb") as file,
-        ):
-            while arrived <= weights.bytes and (chunk := response.read(_CHUNK)):
-                file.write(chunk)
-                arrived += len(chunk)
-                if on_progress is not None:
-                    on_progress(arrived, weights.bytes)
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise _unavailable(weights, cache, " ".join(str(error).split()) or type(error).__name__) from None
-    if arrived != weights.bytes:
-        more = "more than" if arrived > weights.bytes else f"{arrived} of"
-        raise _unavailable(weights, cache, f"{more} {weights.bytes} bytes arrived")
-
-
-def _unavailable(weights: WeightsFile, cache: Path, why: str) -> DataError:
-    return DataError(
-        f"{weights.name} could not be downloaded ({why}). Get it from {weights.url} and put it in {cache.absolute()}, "
-        "or in the folder that the environment variable DFAD_BENCH_WEIGHTS names."
-    )
-
-
-def _verified(path: Path, weights: WeightsFile) -> Path:
-    found = file_sha256(path)
-    if found != weights.sha256:
-        where = f"What {weights.url} sent" if path.suffix == ".part" else str(path)
-        raise DataError(
-            f"{where} is not the published {weights.name}: its sha256 is {found}, expected {weights.sha256}. "
-            f"Remove it, and get the file from {weights.url}."
-        )
-    return path
 
 
 def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, offline: bool = False) -> WeightsFile:

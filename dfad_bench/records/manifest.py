@@ -24,8 +24,13 @@ from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES
 from dfad_bench.types import REAL
 
-SCHEMA_VERSION = 1
-METADATA, SKIPPED = "metadata.parquet", "skipped.parquet"
+SCHEMA_VERSION = 2
+METADATA, SKIPPED, FEATURES, REPORT = (
+    "metadata.parquet",
+    "skipped.parquet",
+    "gaze_features.safetensors",
+    "report.json",
+)
 _FOOTER_KEY = b"dfad_bench"
 
 _text = pa.string()
@@ -48,19 +53,39 @@ COLUMNS = pa.schema(
         pa.field("box", pa.list_(pa.float32()), **_required),
         pa.field("landmarks", pa.list_(pa.float32())),
         pa.field("detection_score", pa.float32()),
+        pa.field("faces_found", pa.int16(), **_required),
+        pa.field("cut_off", pa.float32(), **_required),
+        pa.field("sharpness", pa.float32(), **_required),
         pa.field("crop_scale", pa.float32(), **_required),
+        pa.field("crop_roll", pa.float32(), **_required),
+        pa.field("decode_reduction", pa.int8(), **_required),
         pa.field("gaze_pitch", pa.float32()),
         pa.field("gaze_yaw", pa.float32()),
+        pa.field("gaze_head_pitch", pa.float32()),
+        pa.field("gaze_head_yaw", pa.float32()),
+        pa.field("gaze_confidence", pa.float32()),
+        pa.field("gaze_flag", _text),
         pa.field("original_width", pa.int32(), **_required),
         pa.field("original_height", pa.int32(), **_required),
         pa.field("original_format", _text, **_required),
         pa.field("jpeg_quality", pa.int16()),
+        pa.field("jpeg_chroma_quality", pa.int16()),
+        pa.field("jpeg_subsampling", _text),
+        pa.field("jpeg_tables", _text),
+        pa.field("original_mean_color", pa.list_(pa.float32()), **_required),
         pa.field("sha256", _text, **_required),
         pa.field("perceptual_hash", _text, **_required),
         pa.field("licence", _text, **_required),
     ]
 )
-"""One row per face. ``crop_scale`` is crop pixels per original pixel: above 1 the face was enlarged."""
+"""One row per face.
+
+``cut_off``: share of the box outside the image; ``sharpness``: ``prepare.crop.sharpness`` of the crop; ``crop_scale``: crop
+pixels per original pixel, above 1 the face was enlarged; ``crop_roll``: radians by which the crop was turned to stand
+upright; ``decode_reduction``: 1, 2, 4 or 8, the divisor at which a JPEG was decoded; ``gaze_head_*``: the gaze in the head's
+frame; ``gaze_flag``: why there is none; ``jpeg_subsampling``: as ``4:2:0``; ``jpeg_tables``: digest of the quantisation
+tables; ``original_mean_color``: mean red, green, blue of the whole original, 0..255.
+"""
 
 SKIPPED_COLUMNS = pa.schema(
     [
@@ -82,6 +107,12 @@ class PrepareRecipe(Strict):
     gaze_estimator_sha256: str | None
     size: int
     margin: float
+    align: bool
+    full_decode: bool
+    min_face: float
+    max_cut_off: float
+    min_sharpness: float
+    max_faces: int | None
     border: str = "reflect_101"
     resampling: str = "area below, bicubic above the original resolution"
     source_options: dict[str, Any]
@@ -100,6 +131,10 @@ class Footer(Strict):
     declared: int
     kept: int
     skipped: dict[str, int]
+    feature_dim: int
+    """Columns of ``gaze_features.safetensors``, whose rows are the manifest's; 0 where there is no such file."""
+    defects: dict[str, int]
+    """What was wrong with the dataset as found on disk, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +305,28 @@ HEADER_FEATURES = (
     "log2_aspect",
     "has_jpeg_quality",
     "jpeg_quality",
+    "jpeg_chroma_quality",
+    "jpeg_chroma_share",
 )
 """What a shortcut learner sees: the file around the face, never the face."""
 
 
+_CHROMA_SHARES = {"4:4:4": 1.0, "4:4:0": 0.5, "4:2:2": 0.5, "4:2:0": 0.25, "4:1:1": 0.25, "4:1:0": 0.125}
+
+
 def header_features(table: pa.Table) -> NDArray[np.float32]:
-    """Return [N, F] float32 of HEADER_FEATURES from the ``original_*`` and ``jpeg_quality`` columns (quality in 0..1)."""
+    """Return [N, F] float32 of HEADER_FEATURES from the ``original_*`` and ``jpeg_*`` columns.
+
+    Qualities are in 0..1; the chroma share is of chroma samples per pixel (4:2:0 has 0.25), 0 where there are no JPEG tables.
+    """
     formats = np.asarray(table["original_format"].to_pylist(), dtype=object)
     width = table["original_width"].to_numpy().astype(np.float32)
     height = table["original_height"].to_numpy().astype(np.float32)
-    quality = pc.fill_null(pc.cast(table["jpeg_quality"], pa.float32()), -1.0).to_numpy()
+    quality, chroma = (
+        pc.fill_null(pc.cast(table[name], pa.float32()), -1.0).to_numpy()
+        for name in ("jpeg_quality", "jpeg_chroma_quality")
+    )
+    shares = np.asarray([_CHROMA_SHARES.get(name, 0.0) for name in table["jpeg_subsampling"].to_pylist()])
     columns = (
         formats == "JPEG",
         formats == "PNG",
@@ -289,6 +336,8 @@ def header_features(table: pa.Table) -> NDArray[np.float32]:
         np.log2(width / height),
         quality >= 0,
         np.maximum(quality, 0.0) / 100.0,
+        np.maximum(chroma, 0.0) / 100.0,
+        shares,
     )
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1).reshape(
         -1, len(HEADER_FEATURES)
