@@ -16,7 +16,7 @@ from dfad_bench.modelling.weights import (
     read_metadata,
     save_weights,
 )
-from dfad_bench.types import ModelSpec
+from dfad_bench.types import ModelSpec, WeightsFile
 from tests.modelling.builders import SHADE
 
 

@@ -15,7 +15,7 @@ from dfad_bench.errors import UsageError
 from dfad_bench.prepare.demo_faces.casting import DemoPayload, cast
 from dfad_bench.prepare.demo_faces.geometry import Head
 from dfad_bench.taxonomy import Generator
-from dfad_bench.types import REAL, Annotation, RawImage
+from dfad_bench.types import REAL, Annotation, OnDefect, RawImage
 
 FEWEST, MOST = 60, 100_000
 """Below the first, a split would lack a generator; above the second, names would run out of digits."""
@@ -46,13 +46,14 @@ class DemoSource:
     licence: ClassVar[str] = "CC0-1.0"
     instructions: ClassVar[str] = "The demo needs no data: its faces are rendered. Set their number by --set faces=720."
     needs_root: ClassVar[bool] = False
+    default_gaze_estimator: ClassVar[str] = "annotated"
     default_face_detector: ClassVar[str] = "annotated"
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return the five imitated generators."""
         return GENERATORS
 
-    def images(self, root: Path | None) -> Iterator[RawImage]:
+    def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
         """Yield the faces generator by generator; nothing is rendered until a payload is read.
 
         Raises UsageError where ``faces`` is too small for every split to have every generator, or above 100,000.

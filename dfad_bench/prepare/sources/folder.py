@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from pydantic import AfterValidator, Field
 from dfad_bench.config import Strict, read_yaml
 from dfad_bench.errors import UsageError, shorten
 from dfad_bench.prepare.labels import Label, Labeller, check_frame
+from dfad_bench.prepare.listing import IMAGE_SUFFIXES, files_below, folders_in
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.taxonomy import Generator, known
-from dfad_bench.types import REAL, RawImage
-
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+from dfad_bench.types import REAL, OnDefect, RawImage
 
 
 def _compiled(pattern: str) -> str:
@@ -78,7 +76,8 @@ class FolderSource:
         "describe other names in a YAML file given by --set map=FILE."
     )
     needs_root: ClassVar[bool] = True
-    default_face_detector: ClassVar[str] = "whole_image"
+    default_face_detector: ClassVar[str] = "yunet"
+    default_gaze_estimator: ClassVar[str] = "openvino_adas"
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return the generators that the YAML declares and the taxonomy does not know."""
@@ -89,25 +88,25 @@ class FolderSource:
             if m.family and m.forgery_type and m.name != REAL and known().find(m.name) is None
         )
 
-    def images(self, root: Path | None) -> Iterator[RawImage]:
+    def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
         """Yield the images of every folder in order of their paths."""
         assert root is not None
         folder_map = self._map()
         for folder, meaning, label in self._folders(root, folder_map):
-            files = _image_files(root, folder)
+            files = files_below(root, folder, IMAGE_SUFFIXES)
             empty = True
             for relative in files:
                 empty = False
                 yield _image(root, relative, folder_map, meaning, label)
             if empty:
-                raise UsageError(f"{root / folder} holds no image ({', '.join(sorted(SUFFIXES))}).")
+                raise UsageError(f"{root / folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
 
     def _map(self) -> FolderMap:
         return FolderMap() if self.map is None else read_yaml(self.map, FolderMap)
 
     def _folders(self, root: Path, folder_map: FolderMap) -> list[tuple[str, Meaning, Label]]:
         """Return each folder with its meaning, having checked all of them before the first image is touched."""
-        present = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        present = set(folders_in(root))
         absent = sorted(set(folder_map.generators) - present)
         if absent:
             raise UsageError(f"{self.map} describes {shorten(absent)}, which {root} does not hold.")
@@ -121,20 +120,6 @@ class FolderSource:
         if not folders:
             raise UsageError(f"{root} has no sub-folder. {self.instructions}")
         return folders
-
-
-def _image_files(root: Path, folder: str) -> Iterator[str]:
-    """Yield image paths relative to the root, sorted; linked folders are not entered, so no loop can trap us."""
-    for directory, names, files in os.walk(root / folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for file in sorted(files):
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                relative = (Path(directory) / file).relative_to(root).as_posix()
-                try:
-                    relative.encode()
-                except UnicodeEncodeError:
-                    raise UsageError(f"{root} holds {relative!r}, a name that is not UTF-8. Rename it.") from None
-                yield relative
 
 
 def _image(root: Path, relative: str, folder_map: FolderMap, meaning: Meaning, label: Label) -> RawImage:

@@ -21,7 +21,7 @@ from dfad_bench.prepare.labels import Labeller, check_frame
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.records.manifest import is_inside
 from dfad_bench.taxonomy import Generator
-from dfad_bench.types import Annotation, RawImage
+from dfad_bench.types import Annotation, OnDefect, RawImage
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +65,14 @@ class TableSource:
         "paths being relative to the folder."
     )
     needs_root: ClassVar[bool] = True
-    default_face_detector: ClassVar[str] = "whole_image"
+    default_face_detector: ClassVar[str] = "yunet"
+    default_gaze_estimator: ClassVar[str] = "openvino_adas"
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return nothing: a table's generators stand in its rows."""
         return ()
 
-    def images(self, root: Path | None) -> Iterator[RawImage]:
+    def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
         """Yield one image per row, in the table's order."""
         assert root is not None
         table = self._table(root)
