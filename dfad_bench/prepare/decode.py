@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import warnings
@@ -32,9 +33,14 @@ _LUMINANCE = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
+# Table K.2, likewise.
+_CHROMINANCE = np.full(64, 99)
+_CHROMINANCE[[0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 24, 25]] = [17, 18, 24, 47, 18, 21, 26, 66, 24, 26, 56, 47, 66]
 _QUALITIES = np.arange(1, 101)
 _SCALES = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
-_TABLES = np.clip((_LUMINANCE * _SCALES[:, None] + 50) // 100, 1, 255)
+_LUMINANCE_TABLES, _CHROMINANCE_TABLES = (
+    np.clip((table * _SCALES[:, None] + 50) // 100, 1, 255) for table in (_LUMINANCE, _CHROMINANCE)
+)
 
 
 class SkippedInput(Exception):
@@ -46,16 +52,72 @@ class SkippedInput(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class JpegCoding:
+    """How a JPEG was coded: quality and chroma_quality 1..100 (chroma None for grey), subsampling as ``4:2:0`` or None
+    for grey, tables: 16 hexadecimal digits that are equal where the quantisation tables are."""
+
+    quality: int
+    chroma_quality: int | None
+    subsampling: str | None
+    tables: str
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """pixels [H, W, 3] uint8 RGB, upright; format as the file's header says; jpeg_quality 1..100 or None."""
+    """pixels [H, W, 3] uint8 RGB, upright, ``reduction`` (1, 2, 4 or 8) times smaller than the original.
+
+    width, height: of the upright original; format as the file's header says, or the codec of a video; frame: its number
+    within its video, where only the decoder knows it.
+    """
 
     pixels: NDArray[np.uint8]
     format: str
-    jpeg_quality: int | None
+    width: int
+    height: int
+    reduction: int = 1
+    jpeg: JpegCoding | None = None
+    frame: int | None = None
 
 
-def decode(data: bytes) -> DecodedImage:
-    """Decode an image file of any format OpenCV reads; alpha is dropped, EXIF orientation applied, 16 bits become 8.
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image file whose header has been read and found sound, and whose pixels have not been decoded."""
+
+    data: bytes
+    format: str
+    width: int
+    height: int
+    jpeg: JpegCoding | None
+
+    def decode(self, reduction: int = 1) -> DecodedImage:
+        """Decode to upright 8-bit RGB; alpha is dropped. A JPEG is decoded at 1/reduction of its size, other formats whole.
+
+        Raises SkippedInput with reason ``undecodable``.
+        """
+        reduction = reduction if self.jpeg is not None else 1
+        try:
+            pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), _REDUCED[reduction])
+        except cv2.error as error:
+            raise SkippedInput("undecodable", f"OpenCV: {error}") from None
+        if pixels is None:
+            raise SkippedInput("undecodable", f"OpenCV cannot decode this {self.format} file")
+        # in place: OpenCV's own conversion while decoding (IMREAD_COLOR_RGB) has no reduced variant
+        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+        as_stored = pixels.shape[:2] == (-(-self.height // reduction), -(-self.width // reduction))
+        width, height = (self.width, self.height) if as_stored else (self.height, self.width)  # turned by EXIF
+        return DecodedImage(pixels.astype(np.uint8, copy=False), self.format, width, height, reduction, self.jpeg)
+
+
+def read_header(data: bytes) -> EncodedImage:
+    """Check an image file of any format OpenCV reads, without decoding it unless its end looks cut off.
 
     Raises SkippedInput with reason ``empty_file``, ``not_an_image``, ``too_large``, ``truncated`` or ``undecodable``.
     """
@@ -81,14 +143,13 @@ def decode(data: bytes) -> DecodedImage:
             _refuse_truncated(header)
             if image_format == "JPEG" and not _jpeg_ends(data):
                 raise SkippedInput("truncated", "no end-of-image marker follows its first scan")
-        quality = jpeg_quality(header) if image_format == "JPEG" else None
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise SkippedInput("undecodable", f"OpenCV: {error}") from None
-    if pixels is None:
-        raise SkippedInput("undecodable", f"OpenCV cannot decode this {image_format} file")
-    return DecodedImage(pixels.astype(np.uint8, copy=False), image_format, quality)
+        jpeg = jpeg_coding(header) if image_format == "JPEG" else None
+    return EncodedImage(data, image_format, width, height, jpeg)
+
+
+def decode(data: bytes, reduction: int = 1) -> DecodedImage:
+    """Decode an image file: ``read_header`` and ``EncodedImage.decode`` in one, raising what they raise."""
+    return read_header(data).decode(reduction)
 
 
 def _refuse_truncated(image: Image.Image) -> None:
@@ -107,10 +168,32 @@ def _jpeg_ends(data: bytes) -> bool:
     return data.find(_END_OF_FILE["JPEG"], position) >= 0
 
 
-def jpeg_quality(image: Image.Image) -> int | None:
-    """Return the libjpeg quality (1..100) whose luminance table is nearest to the file's, or None without tables."""
+def jpeg_coding(image: Image.Image) -> JpegCoding | None:
+    """Return how a JPEG was coded, from its header: libjpeg's qualities with the nearest tables; None without tables."""
     tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
     if not tables:
         return None
-    luminance = np.asarray(tables[min(tables)])
-    return int(_QUALITIES[np.abs(_TABLES - luminance).sum(axis=1).argmin()])
+    ordered = [np.asarray(tables[key]) for key in sorted(tables)]
+    digest = hashlib.sha256(b"".join(table.astype(np.uint16).tobytes() for table in ordered)).hexdigest()[:16]
+    chroma = ordered[1] if len(ordered) > 1 else None
+    return JpegCoding(
+        quality=_nearest_quality(ordered[0], _LUMINANCE_TABLES),
+        chroma_quality=None if chroma is None else _nearest_quality(chroma, _CHROMINANCE_TABLES),
+        subsampling=_subsampling(image),
+        tables=digest,
+    )
+
+
+def _nearest_quality(table: NDArray[np.int64], of_quality: NDArray[np.int64]) -> int:
+    return int(_QUALITIES[np.abs(of_quality - table).sum(axis=1).argmin()])
+
+
+def _subsampling(image: Image.Image) -> str | None:
+    """Return J:a:b from the sampling factors in the frame header (ITU-T T.81, B.2.2), None for one component."""
+    layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])
+    if len(layers) < 3:
+        return None
+    (_, h, v, _), (_, h_chroma, v_chroma, _) = layers[:2]
+    across, down = h // max(h_chroma, 1), v // max(v_chroma, 1)
+    names = {(1, 1): "4:4:4", (1, 2): "4:4:0", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (4, 2): "4:1:0"}
+    return names.get((across, down), f"{across}x{down}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dfad_bench.errors import DataError
 from dfad_bench.prepare.decode import SkippedInput
@@ -27,11 +30,23 @@ class FilePayload:
         Raises FileNotFoundError where the file is absent, SkippedInput where a link leads out of the root or in circles, and
         DataError where the root itself has gone: then the run stops instead of calling every file missing.
         """
-        path = self._inside()
-        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
-            raise SkippedInput("not_an_image", f"{self.relative} is no regular file")
-        try:
+        path = self.resolve()
+        with self._explained():
             return path.read_bytes()
+
+    def open(self) -> BinaryIO:
+        """Return the file opened for reading its bytes; raises as ``read`` does."""
+        path = self.resolve()
+        with self._explained():
+            return path.open("rb")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        path = self.resolve()
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise SkippedInput("not_a_file", f"{self.relative} is no regular file")
+        try:
+            yield
         except FileNotFoundError:
             if not self.root.is_dir():
                 raise DataError(
@@ -51,7 +66,8 @@ class FilePayload:
             return MISSING
         return f"{status.st_size}:{status.st_mtime_ns}"
 
-    def _inside(self) -> Path:
+    def resolve(self) -> Path:
+        """Return the file's real path, present or not; raise SkippedInput where it is no path or leads out of the root."""
         try:
             path = (self.root / self.relative).resolve()
         except (RuntimeError, ValueError) as error:  # a loop of links (until Python 3.13), a zero byte
