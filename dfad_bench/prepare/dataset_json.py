@@ -53,9 +53,9 @@ def read_dataset_json(path: Path, on_defect: OnDefect, fakes: Mapping[str, bool]
     """Return the clips of one file in its order; the whole file is checked, and its defects told, before the first.
 
     ``fakes`` says of labels that do not tell it themselves whether they are fake. Defects: ``backslash_path``,
-    ``empty_clip``, ``empty_split``, ``wrong_label``, ``in_two_splits``, ``duplicate_frame``, ``repeated_key``. Raises
-    UsageError where the file is missing or a label says neither real nor fake, DataError (file and place) where it is
-    not JSON or not of that shape.
+    ``empty_clip``, ``empty_split``, ``wrong_label``, ``in_two_splits``, ``duplicate_frame``, ``repeated_key``,
+    ``nameless_clip``. Raises UsageError where the file is missing or a label says neither real nor fake, DataError
+    (file and place) where it is not JSON or not of that shape.
     """
     reading = _Reading(path, dict(fakes or {}))
     clips = list(reading.clips())
@@ -102,6 +102,7 @@ class _Reading:
     empty_clips: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     wrong_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     duplicates: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    nameless_clips: list[str] = field(default_factory=list)
 
     def clips(self) -> Iterator[JsonClip]:
         for dataset, labels in self._object(self._load(), "top level").items():
@@ -120,6 +121,10 @@ class _Reading:
         for key, count in self.repeated_keys.items():
             on_defect(
                 Defect("repeated_key", f"{name}: {key!r} is given {count + 1} times in one place; the last counts")
+            )
+        for place in self.nameless_clips:
+            on_defect(
+                Defect("nameless_clip", f"{name}: {place} holds a clip without a video's name, which is left out")
             )
         for place in self.empty_splits:
             on_defect(Defect("empty_split", f"{name}: {place} holds no clip"))
@@ -159,6 +164,9 @@ class _Reading:
         place = f"{dataset}/{outer}/{split}"
         if not self._object(videos, place):
             self.empty_splits.append(place)
+        if isinstance(videos.get("label"), str) and isinstance(videos.get("frames"), list):
+            self.nameless_clips.append(place)  # DFDC's val, as DeepfakeBench writes it
+            videos = {name: entry for name, entry in videos.items() if name not in ("label", "frames", "masks")}
         for name, entry in videos.items():
             if name in COMPRESSIONS and isinstance(entry, dict) and not entry.keys() & {"label", "frames"}:
                 if not entry:

@@ -1,0 +1,248 @@
+"""Turns the clips of dataset JSON files into folders of frames below a root, each of them in one split."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from dfad_bench.errors import UsageError, did_you_mean, shorten
+from dfad_bench.prepare.dataset_json import SPLITS, JsonClip, evenly_spaced, normalise_path
+from dfad_bench.prepare.listing import folders_in
+from dfad_bench.types import Defect, OnDefect
+
+_BELOW_ROOT = ("", "datasets/rgb", "rgb", "datasets", "deepfakes_detection_datasets")
+"""Where the paths of a JSON may begin below the root: a JSON's own paths often leave these out."""
+_CLIPS_TRIED, _LOOKS = 16, 4000
+Class = TypeVar("Class", bound=Hashable)
+
+
+@dataclass
+class PathFinder:
+    """Says where below the root a path of a JSON lies, having looked at a few of them.
+
+    What is to be stripped from a path, or put before it, is found out once for all paths that begin alike (up to the
+    first folder whose name is a dataset's). ``path_map`` is ``old=new``, several joined by commas: a path that begins
+    with ``old`` begins with ``new`` instead, relative to the root, and is taken as it then stands.
+    """
+
+    root: Path
+    datasets: Collection[str]
+    path_map: str | None = None
+    _maps: list[tuple[str, str]] = field(init=False)
+    _used: set[str] = field(default_factory=set)
+    _placings: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _looks: int = 0
+
+    def __post_init__(self) -> None:
+        self._maps = [self._parsed(pair) for pair in (self.path_map or "").split(",") if pair]
+
+    def learn(self, paths: Sequence[str]) -> bool:
+        """Find out where such paths lie, and return whether any of those looked for exists."""
+        by_head: defaultdict[str, list[str]] = defaultdict(list)
+        mapped_paths = []
+        for path in paths:
+            mapped = self._mapped(path)
+            if mapped is None:
+                by_head[self._head(path)].append(path)
+            else:
+                mapped_paths.append(mapped)
+        exists = any(self._is_file(path) for path in evenly_spaced(mapped_paths, _CLIPS_TRIED))
+        for head, alike in by_head.items():
+            tries = evenly_spaced(alike, _CLIPS_TRIED)
+            found = next((placing for path in tries if (placing := self._look(path))), None)
+            exists |= found is not None
+            if found or head not in self._placings:
+                self._placings[head] = found or self._by_name(head)
+        return exists
+
+    def check_maps(self, paths: Sequence[str]) -> None:
+        """Raise UsageError where a part of ``path_map`` fits none of the paths that were learnt."""
+        unused = [old for old, _ in self._maps if old not in self._used]
+        if unused and paths:
+            raise UsageError(f"path_map: no path begins with {shorten(unused)}; the first one is {paths[0]!r}.")
+
+    def place(self, path: str) -> str:
+        """Return a path relative to the root; one that cannot be placed stays absolute or with ``..``, to be refused."""
+        if (mapped := self._mapped(path)) is not None:
+            return mapped
+        head = self._head(path)
+        strip, below = self._placings.setdefault(head, self._by_name(head))
+        return posixpath.join(below, *path.split("/")[strip:]) if strip or below else path
+
+    def _parsed(self, pair: str) -> tuple[str, str]:
+        old, equals, new = pair.partition("=")
+        if not equals or not old:
+            raise UsageError(f"path_map {pair!r}: expected old=new, the beginnings of paths.")
+        new = normalise_path(new) if new else ""
+        if new.startswith("/"):
+            try:
+                new = Path(new).resolve().relative_to(self.root.resolve()).as_posix()
+            except ValueError:
+                raise UsageError(f"path_map {pair!r}: {new} does not lie below the root {self.root}.") from None
+        return normalise_path(old), "" if new == "." else new
+
+    def _mapped(self, path: str) -> str | None:
+        for old, new in self._maps:
+            if path == old or path.startswith(f"{old.rstrip('/')}/"):
+                self._used.add(old)
+                return posixpath.join(new, path[len(old) :].lstrip("/"))
+        return None
+
+    def _head(self, path: str) -> str:
+        folders = path.split("/")[:-1]
+        known = next((number for number, name in enumerate(folders) if name in self.datasets), None)
+        return "/".join(folders[: (2 if path.startswith("/") else 1) if known is None else known + 1])
+
+    def _by_name(self, head: str) -> tuple[int, str]:
+        """Return what to strip where no file was found: everything before the dataset's folder."""
+        folders = head.split("/")
+        if folders[-1] not in self.datasets:
+            return 0, ""
+        is_root = self.root.resolve().name == folders[-1] and not (self.root / folders[-1]).is_dir()
+        return len(folders) - (not is_root), ""
+
+    def _look(self, path: str) -> tuple[int, str] | None:
+        parts = path.split("/")
+        if ".." in parts:
+            return None
+        for below in _BELOW_ROOT:
+            for strip in range(1 if path.startswith("/") else 0, len(parts) - 1):
+                self._looks += 1
+                if self._looks > _LOOKS:  # a hostile file may hold any number of beginnings
+                    return None
+                if self._is_file(posixpath.join(below, *parts[strip:])):
+                    return strip, below
+        return None
+
+    def _is_file(self, relative: str) -> bool:
+        try:
+            return ".." not in relative.split("/") and (self.root / relative).is_file()
+        except OSError:  # a name too long, a folder we may not enter
+            return False
+
+    def complaint(self, paths: Sequence[str], listing: str) -> str:
+        """Return one line that says that nothing of ``listing`` is below the root, with the nearest folder that fits."""
+        looked = self.place(paths[0])
+        wanted = next((name for name in looked.split("/") if name), "")
+        above = [str(up) for up in list(self.root.resolve().parents)[:3] if (up / wanted).is_dir()]
+        children = folders_in(self.root)
+        inside = [str(self.root / child) for child in children[:100] if (self.root / child / wanted).is_dir()]
+        if above or inside:
+            hint = f" Did you mean --root {(inside or above)[0]}?"
+        elif near := did_you_mean(wanted, [child for child in children if child != wanted]):
+            hint = f"{near} Then say path_map={wanted}=NAME."
+        else:
+            hint = " Give --root the folder that holds it, or say with path_map=old=new where the paths begin."
+        return f"{self.root} holds none of the frames that {listing} lists, such as {looked}.{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Footage(Generic[Class]):
+    """Frames that belong together: a folder of one video, or one picture of a collection, from any number of JSON clips.
+
+    folder and frames: paths below the root; video: what the JSON calls it; split: the strictest of those it stands in;
+    masks: a mask's path by the name, without suffix, of the frame it belongs to; clip: one of the JSON clips.
+    """
+
+    kind: Class
+    folder: str
+    video: str
+    is_collection: bool
+    split: str
+    frames: tuple[str, ...]
+    masks: dict[str, str]
+    clip: JsonClip
+
+
+@dataclass
+class _Gathered(Generic[Class]):
+    """The JSON clips that meet in one folder under one class."""
+
+    clips: list[JsonClip] = field(default_factory=list)
+    frames: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The strictest split and the video's name of each frame."""
+
+
+def gather(
+    clips: Iterable[JsonClip],
+    place: Callable[[str], str],
+    classify: Callable[[JsonClip, str], Class | None],
+    collections: Collection[str],
+    on_defect: OnDefect,
+) -> list[Footage[Class]]:
+    """Return what the clips show, each frame once, sorted by folder.
+
+    ``classify(clip, folder)`` says what the frames of a folder are, None that they are not wanted. A folder called like
+    one of ``collections``, or in which each of several JSON videos has one frame, is a collection of single pictures,
+    any other one is a video, all of it in the strictest split that any of its frames stands in (test before val before
+    train). Defects: ``in_two_splits`` with what was done, ``two_labels`` for frames of two classes, which are left out.
+    """
+    found: dict[tuple[Class, str], _Gathered[Class]] = {}
+    owner: dict[str, Class] = {}
+    torn: Counter[tuple[str, str]] = Counter()
+    conflicting: set[str] = set()
+    for clip in clips:
+        kinds: dict[str, Class | None] = {}
+        for frame in map(place, clip.frames):
+            folder = posixpath.dirname(frame)
+            if folder not in kinds:
+                kinds[folder] = classify(clip, folder)
+            kind = kinds[folder]
+            if kind is None:
+                continue
+            if owner.setdefault(frame, kind) != kind:
+                conflicting.add(frame)
+            gathered = found.setdefault((kind, folder), _Gathered())
+            if not gathered.clips or gathered.clips[-1] is not clip:
+                gathered.clips.append(clip)
+            before = gathered.frames.get(frame)
+            strictest = _strictest((clip.split, before[0]) if before else (clip.split,))
+            gathered.frames[frame] = (strictest, before[1] if before else clip.video)
+    if conflicting:
+        detail = f"{len(conflicting)} frames are listed under two labels and left out, first {min(conflicting)}"
+        on_defect(Defect("two_labels", detail))
+    footage: list[Footage[Class]] = []
+    for (kind, folder), gathered in found.items():
+        footage.extend(_footage(kind, folder, gathered, conflicting, place, collections))
+        for splits in _splits_by_video(gathered):
+            if len(splits) > 1:
+                torn[_strictest(splits), " and ".join(split for split in SPLITS if split in splits)] += 1
+    for (strictest, several), count in torn.items():
+        detail = f"{count} clips stand in {several}; each is kept once, in {strictest}"
+        on_defect(Defect("in_two_splits", detail))
+    return sorted(footage, key=lambda each: (each.folder, each.frames, str(each.kind)))
+
+
+def _strictest(splits: Iterable[str]) -> str:
+    return max(splits, key=SPLITS.index)
+
+
+def _splits_by_video(gathered: _Gathered[Class]) -> Iterator[set[str]]:
+    by_video: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in gathered.clips:
+        by_video[clip.video].add(clip.split)
+    yield from by_video.values()
+
+
+def _footage(
+    kind: Class,
+    folder: str,
+    gathered: _Gathered[Class],
+    conflicting: Collection[str],
+    place: Callable[[str], str],
+    collections: Collection[str],
+) -> Iterator[Footage[Class]]:
+    clips = gathered.clips
+    frames = {frame: told for frame, told in gathered.frames.items() if frame not in conflicting}
+    masks = {posixpath.splitext(posixpath.basename(mask))[0]: place(mask) for clip in clips for mask in clip.masks}
+    several = len({clip.video for clip in clips}) > 1
+    if posixpath.basename(folder) in collections or (several and all(len(clip.frames) == 1 for clip in clips)):
+        for frame, (split, video) in frames.items():
+            yield Footage(kind, folder, video, True, split, (frame,), masks, clips[0])
+    elif frames:
+        split = _strictest(clip.split for clip in clips)
+        yield Footage(kind, folder, clips[0].video, False, split, tuple(frames), masks, clips[0])
