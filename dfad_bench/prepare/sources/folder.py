@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from dfad_bench.config import Strict, read_yaml
-from dfad_bench.errors import UsageError, shorten
+from dfad_bench.errors import UsageError, did_you_mean, shorten
 from dfad_bench.prepare.labels import Label, Labeller, check_frame
 from dfad_bench.prepare.listing import IMAGE_SUFFIXES, files_below, folders_in
 from dfad_bench.prepare.payloads import FilePayload
+from dfad_bench.records.manifest import is_inside
 from dfad_bench.taxonomy import Generator, known
-from dfad_bench.types import REAL, OnDefect, RawImage
+from dfad_bench.types import REAL, Defect, OnDefect, RawImage
 
 
 def _compiled(pattern: str) -> str:
@@ -29,12 +30,20 @@ def _compiled(pattern: str) -> str:
     return pattern
 
 
+def _relative(folder: str) -> str:
+    if not is_inside(folder) or PurePosixPath(folder).as_posix() != folder:
+        raise ValueError(f"{folder!r} must be a folder's path relative to the root, like EFS/DDPM")
+    return folder
+
+
 Pattern = Annotated[str, AfterValidator(_compiled)]
 """A regular expression searched in the path relative to the root; its groups are what is kept."""
+Folder = Annotated[str, AfterValidator(_relative)]
+"""A folder's name, or its path relative to the root with ``/`` between the parts."""
 
 
 class Meaning(Strict):
-    """What a folder holds, where its name alone does not say: a generator and, if new, its labels."""
+    """What a name in a dataset stands for, where it does not say so itself: a generator and, if new, its labels."""
 
     name: str
     family: str | None = None
@@ -47,8 +56,8 @@ class Meaning(Strict):
 class FolderMap(Strict):
     """The contents of the YAML file."""
 
-    generators: dict[str, str | Meaning] = Field(default_factory=dict)
-    ignore: list[str] = Field(default_factory=list)
+    generators: dict[Folder, str | Meaning] = Field(default_factory=dict)
+    ignore: list[Folder] = Field(default_factory=list)
     domain: str | None = None
     licence: str = "unspecified"
     identity: Pattern | None = None
@@ -57,13 +66,33 @@ class FolderMap(Strict):
     frame: Pattern | None = None
 
 
+def declared(meanings: Sequence[str | Meaning], where: str) -> tuple[Generator, ...]:
+    """Return the generators that a map declares with both labels and the taxonomy does not know."""
+    new = {m.name: m for m in meanings if isinstance(m, Meaning) and m.name != REAL and known().find(m.name) is None}
+    return tuple(
+        Generator(m.name, m.name, m.family, m.forgery_type, 2026, f"declared in {where}")
+        for m in new.values()
+        if m.family and m.forgery_type
+    )
+
+
 @dataclass(frozen=True)
 class FolderSource:
     """Option: ``map``, a YAML file; without it every folder must carry a known generator's name or ``real``.
 
-    In the YAML, ``generators`` maps folder names to generators, ``ignore`` lists folders to leave out, and ``identity``,
+    In the YAML, ``generators`` maps folders to generators, ``ignore`` lists folders to leave out, and ``identity``,
     ``video``, ``source_split`` and ``frame`` are regular expressions on the path relative to the root. Several groups
-    of ``identity`` are several people (a swap has two).
+    of ``identity`` are several people (a swap has two). A folder may be a path: then its neighbours are folders of
+    generators too, and those that the YAML does not name must carry known names. So is a copy of GenFace read, which has
+    no public layout (its DDPM is the model of Ho et al., ``ddpm``, where DF40's folder of that name is DDIM)::
+
+        generators:
+          EFS/DDPM: {name: ddpm, domain: celeba-hq}
+          EFS/StyleGAN3: {name: stylegan3, domain: ffhq}
+          AM/IA-FaceS: {name: ia_faces, domain: celeba-hq}
+          Real/FFHQ: {name: real, domain: ffhq, licence: CC-BY-NC-SA-4.0}
+          Real/CelebA-HQ: {name: real, domain: celeba-hq}
+        source_split: "/(train|val|test)/"
     """
 
     map: Path | None = None
@@ -81,45 +110,81 @@ class FolderSource:
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return the generators that the YAML declares and the taxonomy does not know."""
-        meanings = [m for m in self._map().generators.values() if isinstance(m, Meaning)]
-        return tuple(
-            Generator(m.name, m.name, m.family, m.forgery_type, 2026, f"declared in {self.map}")
-            for m in meanings
-            if m.family and m.forgery_type and m.name != REAL and known().find(m.name) is None
-        )
+        return declared(list(self._map().generators.values()), str(self.map))
 
     def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
-        """Yield the images of every folder in order of their paths."""
+        """Yield the images of every folder in order of their paths.
+
+        Tells of an ``empty_folder`` and of ``loose_images`` beside nested folders; raises UsageError where nothing is left.
+        """
         assert root is not None
         folder_map = self._map()
-        for folder, meaning, label in self._folders(root, folder_map):
-            files = files_below(root, folder, IMAGE_SUFFIXES)
+        folders, loose = self._folders(root, folder_map)
+        for folder in loose:
+            on_defect(
+                Defect("loose_images", f"{folder} holds images beside its generators' folders; they are left out")
+            )
+        nothing = True
+        for folder, meaning, label in folders:
             empty = True
-            for relative in files:
-                empty = False
+            for relative in files_below(root, folder, IMAGE_SUFFIXES):
+                empty = nothing = False
                 yield _image(root, relative, folder_map, meaning, label)
             if empty:
-                raise UsageError(f"{root / folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+                on_defect(Defect("empty_folder", f"{folder} holds no image"))
+        if nothing:
+            raise UsageError(f"No folder of {root} holds an image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
 
     def _map(self) -> FolderMap:
         return FolderMap() if self.map is None else read_yaml(self.map, FolderMap)
 
-    def _folders(self, root: Path, folder_map: FolderMap) -> list[tuple[str, Meaning, Label]]:
-        """Return each folder with its meaning, having checked all of them before the first image is touched."""
-        present = set(folders_in(root))
-        absent = sorted(set(folder_map.generators) - present)
+    def _folders(self, root: Path, folder_map: FolderMap) -> tuple[list[tuple[str, Meaning, Label]], list[str]]:
+        """Return each folder with its meaning, and the folders with loose images, before the first image is touched."""
+        described = [*folder_map.generators, *folder_map.ignore]
+        absent = sorted(folder for folder in folder_map.generators if not (root / folder).is_dir())
         if absent:
-            raise UsageError(f"{self.map} describes {shorten(absent)}, which {root} does not hold.")
+            hint = did_you_mean(absent[0], _neighbours(root, absent[0]))
+            raise UsageError(f"{self.map} describes {shorten(absent)}, which {root} does not hold.{hint}")
+        for folder in folder_map.generators:
+            below = [other for other in described if other.startswith(f"{folder}/")]
+            if below:
+                raise UsageError(f"{self.map} describes {folder} and, below it, {shorten(below)}. Name one of the two.")
+        leaves, loose = _leaves(root, "", described)
         labeller = Labeller()
         folders = []
-        for folder in sorted(present - set(folder_map.ignore)):
-            given = folder_map.generators.get(folder, folder)
+        for folder in leaves:
+            if folder in folder_map.ignore:
+                continue
+            given = folder_map.generators.get(folder, folder.rpartition("/")[2])
             meaning = given if isinstance(given, Meaning) else Meaning(name=given)
             label = labeller.label(meaning.name, meaning.family, meaning.forgery_type, f"folder {folder!r}")
             folders.append((folder, meaning, label))
         if not folders:
             raise UsageError(f"{root} has no sub-folder. {self.instructions}")
-        return folders
+        return folders, loose
+
+
+def _leaves(root: Path, parent: str, described: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the folders that stand for something, in order, and those entered that hold images of their own."""
+    leaves: list[str] = []
+    loose: list[str] = []
+    for name in folders_in(root / parent):
+        folder = f"{parent}/{name}" if parent else name
+        if folder in described or not any(other.startswith(f"{folder}/") for other in described):
+            leaves.append(folder)
+            continue
+        if any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in (root / folder).iterdir()):
+            loose.append(folder)
+        below = _leaves(root, folder, described)
+        leaves += below[0]
+        loose += below[1]
+    return leaves, loose
+
+
+def _neighbours(root: Path, folder: str) -> list[str]:
+    """Return the folders that stand where ``folder`` is looked for."""
+    parent = folder.rpartition("/")[0]
+    return [f"{parent}/{name}" if parent else name for name in folders_in(root / parent)]
 
 
 def _image(root: Path, relative: str, folder_map: FolderMap, meaning: Meaning, label: Label) -> RawImage:

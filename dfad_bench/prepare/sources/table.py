@@ -1,11 +1,10 @@
-"""A CSV, JSONL or Parquet table with a path column and the manifest's vocabulary."""
+"""A CSV, TSV, JSONL or Parquet table with a path column and the manifest's vocabulary."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
+from dfad_bench.prepare.cells import identities, numbers, text
 from dfad_bench.prepare.labels import Labeller, check_frame
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.records.manifest import is_inside
@@ -25,7 +25,7 @@ from dfad_bench.types import Annotation, OnDefect, RawImage
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = (".csv", ".jsonl", ".parquet")
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ALIASES = {"identity": "identities", "split": "source_split", "license": "licence"}
 _LABELS = (
     "generator",
@@ -38,7 +38,7 @@ _LABELS = (
     "frame",
     "licence",
 )
-_COLUMNS = (*_LABELS, "identities", "box", "landmarks", "gaze_pitch", "gaze_yaw")
+_COLUMNS = (*_LABELS, "identities", "mask", "box", "landmarks", "gaze_pitch", "gaze_yaw")
 _SPLITS = {"train", "val", "test"}
 
 
@@ -48,8 +48,9 @@ class TableSource:
     and ``domain`` and ``default_licence`` for tables without those columns.
 
     Columns: the path and ``generator`` are needed; ``family`` and ``forgery_type`` too where the taxonomy does not know
-    the generator. Optional: ``generator_version domain source_split video frame identities licence box landmarks
-    gaze_pitch gaze_yaw``. Lists are JSON lists, or text separated by ``|``. Other columns are ignored, and said so.
+    the generator. Optional: ``generator_version domain source_split video frame identities licence mask box
+    landmarks gaze_pitch gaze_yaw``; ``mask`` is the path of a grey picture in which the manipulated face is bright. Lists
+    are JSON lists, or text separated by ``|``. Other columns are ignored, and said so.
     """
 
     file: str | None = None
@@ -61,7 +62,7 @@ class TableSource:
     homepage: ClassVar[str] = "files of the user's own"
     licence: ClassVar[str] = "as the table says, row by row"
     instructions: ClassVar[str] = (
-        "Give --root FOLDER that holds one .csv, .jsonl or .parquet table with the columns path and generator, "
+        "Give --root FOLDER that holds one .csv, .tsv, .jsonl or .parquet table with the columns path and generator, "
         "paths being relative to the folder."
     )
     needs_root: ClassVar[bool] = True
@@ -94,28 +95,29 @@ class TableSource:
         return found[0]
 
     def _image(self, root: Path, row: dict[str, Any], where: str, labeller: Labeller) -> RawImage:
-        path, generator = _text(row, self.path_column), _text(row, "generator")
+        path, generator = text(row, self.path_column), text(row, "generator")
         if path is None or generator is None:
             raise UsageError(f"{where}: {self.path_column if path is None else 'generator'} is empty.")
-        label = labeller.label(generator, _text(row, "family"), _text(row, "forgery_type"), where)
-        split = _text(row, "source_split")
+        label = labeller.label(generator, text(row, "family"), text(row, "forgery_type"), where)
+        split = text(row, "source_split")
         if split is not None and split not in _SPLITS:
             raise UsageError(f"{where}: source_split is {split!r}, expected one of {', '.join(sorted(_SPLITS))}.")
-        frame = _numbers(row, "frame", 1, where)
+        frame, mask = numbers(row, "frame", 1, where), text(row, "mask")
         return RawImage(
             key=path.replace("\\", "/"),
             generator=label.generator,
             family=label.family,
             forgery_type=label.forgery_type,
-            domain=_text(row, "domain") or self.domain or root.resolve().name,
-            licence=_text(row, "licence") or self.default_licence,
+            domain=text(row, "domain") or self.domain or root.resolve().name,
+            licence=text(row, "licence") or self.default_licence,
             payload=FilePayload(root, path.replace("\\", "/")),
             annotation=_annotation(row, where),
-            generator_version=_text(row, "generator_version"),
+            generator_version=text(row, "generator_version"),
             source_split=split,
-            video=_text(row, "video"),
+            video=text(row, "video"),
             frame=None if frame is None else check_frame(frame[0], where),
-            identities=_identities(row, where),
+            identities=identities(row, "identities", where),
+            mask=None if mask is None else FilePayload(root, mask.replace("\\", "/")),
         )
 
 
@@ -155,7 +157,10 @@ def _read(table: Path) -> Iterator[dict[str, Any]]:
                     yield from batch.to_pylist()
             return
         with table.open(encoding="utf-8-sig", newline="") as lines:
-            yield from csv.DictReader(lines, strict=True) if table.suffix == ".csv" else _json_lines(lines)
+            if table.suffix == ".jsonl":
+                yield from _json_lines(lines)
+            else:
+                yield from csv.DictReader(lines, delimiter="\t" if table.suffix == ".tsv" else ",", strict=True)
     except (pa.ArrowException, csv.Error, ValueError, OSError) as error:
         raise DataError(f"{table} cannot be read as {table.suffix[1:]}: {error}.") from None
 
@@ -172,44 +177,10 @@ def _json_lines(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _text(row: dict[str, Any], column: str) -> str | None:
-    value = row.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return str(value).strip() or None
-
-
-def _list(value: Any) -> list[str]:
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else value.split("|")
-    return [str(each).strip() for each in (value if isinstance(value, list) else [value]) if str(each).strip()]
-
-
-def _identities(row: dict[str, Any], where: str) -> tuple[str, ...]:
-    try:
-        return tuple(_list(row.get("identities")))
-    except ValueError:
-        raise UsageError(f"{where}: identities {row['identities']!r} begins like a JSON list and is none.") from None
-
-
-def _numbers(row: dict[str, Any], column: str, count: int, where: str) -> list[float] | None:
-    try:
-        values = [float(each) for each in _list(row.get(column))]
-    except ValueError:
-        values = [math.nan]
-    if not values:
-        return None
-    if len(values) != count or not all(map(math.isfinite, values)):
-        raise UsageError(f"{where}: {column} needs {count} finite numbers, got {row[column]!r}.")
-    return values
-
-
 def _annotation(row: dict[str, Any], where: str) -> Annotation | None:
-    box = _numbers(row, "box", 4, where)
-    landmarks = _numbers(row, "landmarks", 10, where)
-    pitch, yaw = _numbers(row, "gaze_pitch", 1, where), _numbers(row, "gaze_yaw", 1, where)
+    box = numbers(row, "box", 4, where)
+    landmarks = numbers(row, "landmarks", 10, where)
+    pitch, yaw = numbers(row, "gaze_pitch", 1, where), numbers(row, "gaze_yaw", 1, where)
     if (pitch is None) != (yaw is None):
         raise UsageError(f"{where}: gaze_pitch and gaze_yaw go together.")
     if box is None and landmarks is None and pitch is None:
