@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from dfad_bench.errors import UsageError, did_you_mean, shorten
-from dfad_bench.prepare.dataset_json import SPLITS, JsonClip, evenly_spaced, normalise_path
+from dfad_bench.prepare.dataset_json import SPLITS, JsonClip, evenly_spaced, normalise_path, read_dataset_json
 from dfad_bench.prepare.listing import folders_in
 from dfad_bench.types import Defect, OnDefect
 
@@ -138,6 +138,43 @@ class PathFinder:
         else:
             hint = " Give --root the folder that holds it, or say with path_map=old=new where the paths begin."
         return f"{self.root} holds none of the frames that {listing} lists, such as {looked}.{hint}"
+
+
+def read_clips(
+    files: Sequence[Path],
+    finder: PathFinder,
+    on_defect: OnDefect,
+    *,
+    were_named: bool,
+    keep: Callable[[JsonClip], bool],
+    fakes: Mapping[str, bool] | None = None,
+) -> list[JsonClip]:
+    """Return the clips of all files that are to be kept, having taught the finder where they lie.
+
+    Files that the user did not name are left out, as the defect ``absent_dataset``, where nothing of them is on disk.
+    Raises UsageError for a file without frames, and for a named one of which nothing is on disk.
+    """
+    clips: list[JsonClip] = []
+    learnt: list[str] = []
+    absent: list[str] = []
+    for file in files:
+        listed = [clip for clip in read_dataset_json(file, on_defect, fakes) if keep(clip)]
+        paths = [clip.frames[len(clip.frames) // 2] for clip in listed if clip.frames]
+        learnt.extend(paths)
+        if not paths and were_named:
+            raise UsageError(f"{file} lists no frame of what is wanted. Check --set json and the other settings.")
+        if finder.learn(paths):
+            clips.extend(listed)
+        elif paths:
+            absent.append(finder.complaint(paths, file.name))
+    finder.check_maps(learnt)
+    if absent and (were_named or not clips):
+        raise UsageError(absent[0])
+    if not clips:
+        raise UsageError(f"{shorten(file.name for file in files)}: no frame of what is wanted is listed.")
+    for complaint in absent:
+        on_defect(Defect("absent_dataset", complaint))
+    return clips
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from dfad_bench.prepare.dataset_json import (
     evenly_spaced,
     frame_number,
     in_numeric_order,
-    read_dataset_json,
 )
-from dfad_bench.prepare.json_clips import Footage, PathFinder, gather
+from dfad_bench.prepare.json_clips import Footage, PathFinder, gather, read_clips
 from dfad_bench.prepare.labels import Label, Labeller
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.taxonomy import Generator, known
@@ -132,7 +131,14 @@ class DeepfakeBenchSource:
         self._check()
         meanings = self._meanings()
         finder = PathFinder(root, DATASETS, self.path_map)
-        clips = self._clips(root, finder, meanings, on_defect)
+        clips = read_clips(
+            self._files(root),
+            finder,
+            on_defect,
+            were_named=self.json is not None,
+            keep=lambda clip: bool(_meaning(clip, meanings)) and self._is_wanted(clip),
+            fakes={label: meaning.generator != REAL for label, meaning in meanings.items()},
+        )
         footage = gather(clips, finder.place, lambda clip, _: _meaning(clip, meanings), (), on_defect)
         _tell_missing_classes(footage, on_defect)
         labeller = Labeller(known().extended(_WITHOUT_NAMES))
@@ -140,37 +146,8 @@ class DeepfakeBenchSource:
             label = labeller.label(each.kind.generator, None, None, each.clip.label)
             yield from _images(root, each, label, self.frames)
 
-    def _clips(
-        self, root: Path, finder: PathFinder, meanings: Mapping[str, Meaning], on_defect: OnDefect
-    ) -> list[JsonClip]:
-        """Return the clips of all files; of files that were not asked for, only where something of them is on disk."""
-        fakes = {label: meaning.generator != REAL for label, meaning in meanings.items()}
-        clips: list[JsonClip] = []
-        firsts: list[str] = []
-        absent: list[str] = []
-        files = self._files(root)
-        for file in files:
-            listed = [
-                clip
-                for clip in read_dataset_json(file, on_defect, fakes)
-                if self.compression is None or clip.compression in (None, self.compression)
-            ]
-            for clip in listed:
-                _meaning(clip, meanings)
-            paths = [clip.frames[len(clip.frames) // 2] for clip in listed if clip.frames]
-            if not paths:
-                raise UsageError(f"{file} lists no frame{f' of {self.compression}' if self.compression else ''}.")
-            firsts.extend(paths)
-            if finder.learn(paths):
-                clips.extend(listed)
-            else:
-                absent.append(finder.complaint(paths, file.name))
-        finder.check_maps(firsts)
-        if absent and (self.json is not None or not clips):
-            raise UsageError(absent[0])
-        for complaint in absent:
-            on_defect(Defect("absent_dataset", complaint))
-        return clips
+    def _is_wanted(self, clip: JsonClip) -> bool:
+        return self.compression is None or clip.compression in (None, self.compression)
 
     def _check(self) -> None:
         if self.frames < 1:
