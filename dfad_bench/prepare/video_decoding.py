@@ -64,10 +64,9 @@ def read_index(file: BinaryIO, name: str) -> ClipIndex:
 
     Raises SkippedInput with reason ``empty_file``, ``not_a_video``, ``too_large`` or ``unreadable``.
     """
-    file.seek(0)
-    if not file.read(1):
-        raise SkippedInput("empty_file", "the file has no bytes")
     try:
+        if not file.read(1):
+            raise SkippedInput("empty_file", "the file has no bytes")
         with _video(file) as (container, stream):
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > MAX_PIXELS:
