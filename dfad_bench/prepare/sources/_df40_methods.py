@@ -65,8 +65,6 @@ METHODS = (
     Method("starganv2", "starganv2", "am", "celeba", ("StarGAN2",)),
     Method("styleclip", "styleclip", "am", "celeba"),
 )
-AGGREGATES = frozenset(("FSAll", "FRAll", "EFSAll", "DF40_train"))
-"""Dataset names that stand for many methods: there only a frame's folder says which one it is."""
 
 _BY_SPELLING = {normalise(name): method for method in METHODS for name in (method.folder, *method.aliases)}
 
