@@ -7,18 +7,17 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from dfad_bench import console
+from dfad_bench.commands import data as data_commands
+from dfad_bench.commands import listing
+from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
 from dfad_bench.errors import FAILED, INCOMPLETE, INTERRUPTED, DfadError, UsageError
-
-if TYPE_CHECKING:
-    from dfad_bench.prepare.pipeline import Plan, Report
-    from dfad_bench.publish.tables import Table
 
 
 class _Commands(TyperGroup):
@@ -47,11 +46,6 @@ app = typer.Typer(
 leaderboard_app = typer.Typer(no_args_is_help=True, help="Collect results and write the tables.")
 app.add_typer(leaderboard_app, name="leaderboard")
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print data on stdout.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of prepared sources.", show_default="$DFAD_BENCH_DATA or ./data")
-]
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -72,16 +66,6 @@ def main_options(
     console.log_to_stderr(debug)
 
 
-def _data(given: Path | None) -> Path:
-    from dfad_bench import config
-
-    return given or config.data_dir()
-
-
-def _show(table: Table) -> None:
-    console.show_table(table.title, table.columns, table.rows, table.notes)
-
-
 @app.command()
 def doctor(format: FormatOption = Format.human) -> None:
     """Look at this installation: versions, GPU, conflicts, plugins, folders."""
@@ -96,161 +80,9 @@ def doctor(format: FormatOption = Format.human) -> None:
         raise typer.Exit(FAILED)
 
 
-@app.command("list")
-def list_(
-    kind: Annotated[
-        str, typer.Argument(help="models, protocols, sources, generators, face-detectors, gaze-estimators or metrics.")
-    ],
-    words: Annotated[list[str] | None, typer.Argument(help="For generators: words to search for.")] = None,
-    format: FormatOption = Format.human,
-) -> None:
-    """List what there is. Nothing that is listed gets imported."""
-    from dfad_bench import registry, taxonomy
-    from dfad_bench.errors import UnknownName
-
-    name = kind.replace("-", "_")
-    if name == "generators":
-        found = taxonomy.known().search(" ".join(words or []))
-        rows = [dataclasses.asdict(generator) for generator in found]
-    elif name in registry.KINDS:
-        rows = [{"name": entry.name, "origin": entry.origin} for entry in registry.entries(name).values()]
-    else:
-        raise UnknownName(
-            "kind of thing to list", kind, [*registry.KINDS, "generators"], "See 'dfad-bench list --help'."
-        )
-    if format is Format.json:
-        console.show_json(rows)
-        return
-    columns = [column for column in (rows[0] if rows else {"name": ""}) if column != "aliases"]
-    cells = [[row[column] for column in columns] for row in rows]
-    console.show_table(f"{len(rows)} {name.replace('_', ' ')}", columns, cells)
-
-
-@app.command()
-def prepare(
-    source: Annotated[str, typer.Option("--source", help="A registered source, or the path of a .py file.")],
-    root: Annotated[Path | None, typer.Option("--root", help="Where the source's files lie.")] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="What to call the result.", show_default="the source")
-    ] = None,
-    data: DataOption = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A source's option, as option=value.")] = None,
-    face_detector: Annotated[
-        str | None, typer.Option("--face-detector", help="How faces are found.", show_default="the source's own")
-    ] = None,
-    gaze_estimator: Annotated[str, typer.Option("--gaze-estimator", help="How gaze is estimated.")] = "annotated",
-    size: Annotated[int, typer.Option("--size", min=16, max=2048, help="Side of the crop in pixels.")] = 256,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            "--margin",
-            min=0.5,
-            max=4.0,
-            help="Side of the crop over the box's longer side.",
-            show_default="the detector's own, 1.3 for faces found in an image",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many images per generator.")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and check the listing; write nothing.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Prepare anew what was prepared before.")] = False,
-    format: FormatOption = Format.human,
-) -> None:
-    """Cut faces out of a source and write its manifest. Run again to go on after a stop."""
-    from dfad_bench.prepare import pipeline
-    from dfad_bench.prepare.options import build_job
-
-    job = build_job(
-        source,
-        _data(data),
-        root=root,
-        name=name,
-        settings=settings or (),
-        face_detector=face_detector,
-        gaze_estimator=gaze_estimator,
-        size=size,
-        margin=margin,
-        limit=limit,
-        workers=workers,
-    )
-    with console.progress("listing") as listing:
-        planned = pipeline.plan(job, listing)
-    _show_plan(planned, format)
-    if dry_run:
-        if format is Format.json:
-            console.show_json({"declared": planned.declared, "missing": planned.missing})
-        return
-    with console.progress(f"preparing {job.name}") as bar:
-        report = pipeline.prepare(job, planned, overwrite=overwrite, on_progress=bar)
-    _show_report(report, format)
-    if report.skipped:
-        raise typer.Exit(INCOMPLETE)
-
-
-def _show_plan(planned: Plan, format: Format) -> None:
-    if format is Format.human:
-        rows = [(g, planned.declared[g], planned.declared[g] - planned.missing[g]) for g in sorted(planned.declared)]
-        console.show_table("source", ("generator", "expected", "found"), rows)
-    if missing := planned.missing.total():
-        console.warn(
-            f"{missing} listed images are missing, such as {planned.first_missing}. They will be in skipped.parquet."
-        )
-
-
-def _show_report(report: Report, format: Format) -> None:
-    if format is Format.json:
-        console.show_json(dataclasses.asdict(report))
-        return
-    rows = [
-        (
-            c.generator,
-            c.declared,
-            c.kept,
-            c.enlarged,
-            ", ".join(f"{n} {reason}" for reason, n in c.skipped.items()) or "none",
-        )
-        for c in report.generators
-    ]
-    kept = sum(count.kept for count in report.generators)
-    notes = [f"{kept} faces in {report.root}; {report.resumed} of {report.parts} parts were finished before."]
-    if any(count.enlarged for count in report.generators):
-        notes.append("enlarged: the face was smaller than the crop, so its pixels are interpolated (crop_scale > 1).")
-    console.show_table("prepared", ("generator", "expected", "kept", "enlarged", "skipped"), rows, notes)
-
-
-@app.command()
-def audit(
-    manifest: Annotated[str, typer.Argument(help="A prepared source by name, or the folder of its manifest.")],
-    data: DataOption = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Also write the report as JSON to this file.")] = None,
-    format: FormatOption = Format.human,
-) -> None:
-    """Ask of a manifest whether it can be trusted: missing files, leakage, and what the files alone give away."""
-    from dfad_bench.analysis import audit as audits
-    from dfad_bench.records.manifest import read_manifest
-    from dfad_bench.records.results import write_text
-
-    with console.progress("auditing"):
-        report = audits.audit(read_manifest(_manifest_folder(manifest, data)))
-    if output is not None:
-        write_text(output, report.model_dump_json(indent=1) + "\n")
-    if format is Format.json:
-        console.show_json(report.model_dump())
-    else:
-        for title, columns, rows in audits.tables(report):
-            console.show_table(title, columns, rows)
-        for warning in report.warnings:
-            console.warn(warning)
-        for problem in report.problems:
-            console.fail(problem)
-        console.show_verdict(report.verdict)
-    if report.problems:
-        raise typer.Exit(FAILED)
-
-
-def _manifest_folder(manifest: str, data: Path | None) -> Path:
-    folder = _data(data) / manifest
-    return folder if folder.is_dir() else Path(manifest)
+app.command("list")(listing.list_)
+app.command()(data_commands.prepare)
+app.command()(data_commands.audit)
 
 
 @app.command()
@@ -286,7 +118,7 @@ def run(
     request = Request(
         model=model,
         protocol=protocol,
-        data=_data(data),
+        data=data_folder(data),
         runs=runs,
         seed=seed,
         device=device,
@@ -305,7 +137,7 @@ def run(
     if format is Format.json:
         console.show_json(outcome.result.model_dump())
     else:
-        _show(result_table(outcome.result))
+        show(result_table(outcome.result))
         console.note(f"Recorded in {outcome.folder}.")
     if outcome.result.counts.evaluated < outcome.result.counts.declared:
         raise typer.Exit(INCOMPLETE)
@@ -327,7 +159,7 @@ def score(
     if format is Format.json:
         console.show_json([each.model_dump() for each in scores])
     else:
-        _show(scores_table(f"{read.context.model} on {read.context.protocol}", scores, read.context.protocol_warning))
+        show(scores_table(f"{read.context.model} on {read.context.protocol}", scores, read.context.protocol_warning))
 
 
 @leaderboard_app.command("add")
@@ -363,7 +195,7 @@ def leaderboard_build(
         console.show_json([str(path) for path in written])
     else:
         for table in leaderboard.tables(leaderboard.collect(results)):
-            _show(table)
+            show(table)
         console.note(f"Wrote {', '.join(map(str, written))}.")
 
 
@@ -380,7 +212,7 @@ def check(
     if kind not in CHECKS:
         raise UsageError(f"There is no check for {kind!r}. Choose one of {', '.join(CHECKS)}.")
     with console.progress(f"checking {target}") as bar:
-        problems = CHECKS[kind](target, root, _data(data), bar)
+        problems = CHECKS[kind](target, root, data_folder(data), bar)
     for problem in problems[:20]:
         console.fail(problem)
     if problems:
@@ -398,4 +230,4 @@ def demo(
     from dfad_bench.demo import run_demo
 
     for table in run_demo(folder, faces, workers, console.progress, console.note):
-        _show(table)
+        show(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 from dfad_bench import registry
 from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
+from dfad_bench.prepare.plan import plan
 from dfad_bench.publish import leaderboard
 from dfad_bench.publish.tables import Table, result_table
 from dfad_bench.run import RESULT, Request, ShowProgress, run_model
@@ -22,7 +23,7 @@ def run_demo(
     """
     job = build_job("demo", folder / "data", settings=[f"faces={faces}"], workers=workers)
     with progress(f"rendering and preparing {faces} demo faces") as bar:
-        report = pipeline.prepare(job, pipeline.plan(job), on_progress=bar)
+        report = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
     results = folder / "leaderboard" / "results"
     for model in (name for name, entry in registry.entries("models").items() if entry.origin == registry.BUILT_IN):

@@ -46,7 +46,11 @@ class Source(Protocol):
 
 @runtime_checkable
 class FaceDetector(Protocol):
-    """Finds faces. Built once per worker. A plugin module exposes the class as ``FACE_DETECTOR``."""
+    """Finds faces. Built once per worker. A plugin module exposes the class as ``FACE_DETECTOR``.
+
+    A class whose ``looks_at_pixels`` is False gets JPEGs before they are decoded, as images of the right size that say
+    nothing: the box then decides at what scale they are decoded.
+    """
 
     default_margin: ClassVar[float]
     """Side of the square crop divided by the longer side of the box, unless the user says otherwise."""

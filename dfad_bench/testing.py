@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.records.manifest import HEADER_FEATURES
 from dfad_bench.scoring.views import AttributionView, DetectionView, Metric, Task, Undefined
 from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES, Generator
-from dfad_bench.types import REAL, Annotation, Batch, Leaf, ModelSpec, Output, RawImage
+from dfad_bench.types import REAL, Annotation, Batch, Defect, Gaze, Leaf, ModelSpec, Output, RawImage, WeightsFile
 
 
 class ContractError(AssertionError):
@@ -236,14 +237,18 @@ def check_source(source: Source, root: Path | None) -> None:
 
     Nothing is decoded, and of the files only what ``stamp`` looks at is looked at. Raises ContractError.
     """
-    for name in ("title", "homepage", "licence", "instructions", "default_face_detector"):
+    for name in ("title", "homepage", "licence", "instructions", "default_face_detector", "default_gaze_estimator"):
         _require(bool(getattr(source, name, "").strip()), f"{name} is empty")
     registry.find("face_detectors", source.default_face_detector)
+    registry.find("gaze_estimators", source.default_gaze_estimator)
     declared = {generator.name: generator for generator in source.generators(root)}
     _require(REAL not in declared, "generators() must not list 'real'")
     images = 0
+    clips: set[str] = set()
+    clip = None
     seen: set[str] = set()
-    for image, again in zip_longest(source.images(root), source.images(root)):
+    defects: list[Defect] = []
+    for image, again in zip_longest(source.images(root, defects.append), source.images(root, defects.append)):
         _require(
             image is not None and again is not None and _described(image) == _described(again),
             "two calls of images() must list the same images in the same order",
@@ -253,7 +258,15 @@ def check_source(source: Source, root: Path | None) -> None:
         _require(name not in seen, f"{name} is listed twice")
         seen.add(name)
         _check_image(image, declared)
+        here = None if image.video is None else f"{image.generator}/{image.video}"
+        _require(
+            here is None or here == clip or here not in clips, f"{here}: images of one video must follow each other"
+        )
+        clips |= set() if here is None else {here}
+        clip = here
     _require(images > 0, "images() lists nothing")
+    words = all(re.fullmatch("[a-z0-9_]+", defect.kind) and defect.detail for defect in defects)
+    _require(words, "a defect's kind must be one word of a-z, 0-9 and _, and its detail a phrase")
 
 
 def _described(image: RawImage) -> tuple[object, ...]:
@@ -295,6 +308,7 @@ def _annotated_faces(count: int = 3, side: int = 96) -> tuple[list[NDArray[np.ui
 
 def check_face_detector(detector: FaceDetector) -> None:
     """Check that every image gets a list of finite boxes, best first, whatever the batch, and that images are not changed."""
+    _check_weights(detector.weights, detector.weights_sha256)
     images, notes = _annotated_faces()
     before = [image.copy() for image in images]
     found = detector.detect(images, notes)
@@ -317,20 +331,47 @@ def check_face_detector(detector: FaceDetector) -> None:
     _require(detector.detect([], []) == [], "detect() of nothing must be nothing")
 
 
+def _check_weights(weights: Sequence[WeightsFile], sha256: str | None) -> None:
+    for each in weights:
+        _require(
+            len(each.sha256) in (0, 64), f"{each.name}: sha256 must have 64 hexadecimal digits, or none if unknown"
+        )
+        _require(bool(each.licence and each.training_data), f"{each.name}: say its licence and what it was trained on")
+    _require(bool(sha256) or not weights, "weights_sha256 must say which weights are in use")
+
+
 def check_gaze_estimator(estimator: GazeEstimator, side: int = 96) -> None:
     """Check shapes, radians, independence of the batch, and that a face without landmarks or annotation is no error."""
+    _check_weights(estimator.weights, estimator.weights_sha256)
     images, notes = _annotated_faces(side=side)
     faces = np.stack([image[:side] for image in images])
     landmarks = np.full((len(faces), 5, 2), np.nan, np.float32)
     gaze = estimator.estimate(faces, landmarks, notes)
-    for angle in (gaze.pitch, gaze.yaw):
-        _require(angle.shape == (len(faces),) and angle.dtype == np.float32, "pitch and yaw must be [N] float32")
-        _require(bool((np.abs(angle[np.isfinite(angle)]) <= np.pi / 2).all()), "angles must be radians within ±π/2")
-    _require(bool((np.isfinite(gaze.pitch) == np.isfinite(gaze.yaw)).all()), "pitch and yaw are unknown together")
+    for angle in (gaze.pitch, gaze.yaw, gaze.head_pitch, gaze.head_yaw):
+        if angle is not None:
+            _require(angle.shape == (len(faces),) and angle.dtype == np.float32, "angles must be [N] float32")
+            _require(bool((np.abs(angle[np.isfinite(angle)]) <= np.pi / 2).all()), "angles must be radians within ±π/2")
+    known = np.isfinite(gaze.pitch)
+    _require(bool((known == np.isfinite(gaze.yaw)).all()), "pitch and yaw are unknown together")
+    _check_gaze_extras(gaze, known, estimator.feature_dim)
     for row in range(len(faces)):
         one = estimator.estimate(faces[row : row + 1], landmarks[row : row + 1], notes[row : row + 1])
         same = np.allclose((one.pitch[0], one.yaw[0]), (gaze.pitch[row], gaze.yaw[row]), atol=1e-4, equal_nan=True)
         _require(same, "a face's gaze depends on the batch it is in")
+
+
+def _check_gaze_extras(gaze: Gaze, known: NDArray[np.bool_], feature_dim: int) -> None:
+    _require((gaze.features is None) == (feature_dim == 0), "features must be given exactly when feature_dim is not 0")
+    if gaze.features is not None:
+        shape = (len(known), feature_dim)
+        _require(gaze.features.shape == shape, f"features must be [N, feature_dim] = {shape}")
+        _require(gaze.features.dtype == np.float32, f"features must be float32, they are {gaze.features.dtype}")
+    if gaze.confidence is not None:
+        sure = gaze.confidence[np.isfinite(gaze.confidence)]
+        _require(gaze.confidence.shape == known.shape and bool(((sure >= 0) & (sure <= 1)).all()), "confidence is 0..1")
+    _require(len(gaze.flags) in (0, len(known)), "flags must be empty or name one reason, or None, per face")
+    flagged = [flag is not None for flag in gaze.flags]
+    _require(not any(flagged & known) if flagged else True, "a flagged face must have no gaze: flagged, not guessed")
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------

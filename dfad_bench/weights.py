@@ -9,6 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ _OFFLINE = "DFAD_BENCH_OFFLINE"
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes that have arrived and those expected, None where the size is not published."""
+
+
+def _silently(label: str) -> AbstractContextManager[OnBytes]:
+    return nullcontext(lambda arrived, total: None)
+
+
+_report: Callable[[str], AbstractContextManager[OnBytes]] = _silently
+
+
+def report_downloads(report: Callable[[str], AbstractContextManager[OnBytes]]) -> None:
+    """Let every download of this process that is not watched otherwise show its progress: ``report(label)`` opens a bar."""
+    global _report
+    _report = report
 
 
 def forbid_downloads() -> None:
@@ -61,7 +75,8 @@ def fetch(weights: WeightsFile, offline: bool = False, on_progress: OnBytes | No
     os.close(descriptor)
     part = Path(name)
     try:
-        _download(weights, part, cache, on_progress)
+        with _report(f"downloading {weights.name}") if on_progress is None else nullcontext(on_progress) as watch:
+            _download(weights, part, cache, watch)
         _verified(part, weights)
         part.replace(cache / weights.name)
     finally:
@@ -86,7 +101,7 @@ def _cache() -> Path:
     return home_dir() / "weights"
 
 
-def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: OnBytes | None) -> None:
+def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: OnBytes) -> None:
     if urlsplit(weights.url).scheme not in ("http", "https"):
         raise DataError(f"{weights.name}: {weights.url!r} is not an http or https address.")
     arrived, most = 0, _MOST if weights.bytes is None else weights.bytes
@@ -99,8 +114,7 @@ def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: OnByte
             while arrived <= most and (chunk := response.read(_CHUNK)):
                 file.write(chunk)
                 arrived += len(chunk)
-                if on_progress is not None:
-                    on_progress(arrived, promised)
+                on_progress(arrived, promised)
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from dfad_bench.interfaces import Source
-from dfad_bench.records.manifest import METADATA, SKIPPED, Footer
+from dfad_bench.records.manifest import FEATURES, METADATA, SKIPPED, Footer
 
 
 def dataset_card(footer: Footer, source: Source) -> str:
@@ -19,6 +19,12 @@ def dataset_card(footer: Footer, source: Source) -> str:
     }
     recipe = footer.recipe
     skipped = ", ".join(f"{count} {reason}" for reason, count in footer.skipped.items()) or "none"
+    defects = ", ".join(f"{count} {kind}" for kind, count in footer.defects.items()) or "nothing that was noticed"
+    features = (
+        f"- `{FEATURES}`: one row of {footer.feature_dim} gaze features per face, in the order of the table.\n"
+        if footer.feature_dim
+        else ""
+    )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
 ---
@@ -32,7 +38,8 @@ Licence of the source: {source.licence} (each row names its own).
 - `{SKIPPED}`: one row per input that did not become a face: {skipped}.
 - `faces/`: {recipe.size} px crops, margin {recipe.margin}, detector `{recipe.face_detector}`. `gaze/`: gaze maps, estimator
   `{recipe.gaze_estimator}` (red: eyeball, green: iris).
-- `gaze_pitch`, `gaze_yaw` are radians; pitch > 0 looks up, yaw > 0 looks towards image right.
+- `report.json`: what became of each generator's images, and what is wrong with the dataset: {defects}.
+{features}- `gaze_pitch`, `gaze_yaw` are radians; pitch > 0 looks up, yaw > 0 looks towards image right.
 
 Faces are personal data. Do not identify anyone with them, do not infer attention, health or emotion from gaze, and pass
 them on only as the licence of each row allows. Scores on them are no proof in any legal sense.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -12,22 +12,39 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """face [S, S, 3] uint8 RGB; scale = crop pixels per original pixel; left, top = the cut's corner in the original."""
+    """face [S, S, 3] uint8 RGB; matrix [2, 3] maps original to crop pixels (pixel centres at integers); scale = crop pixels
+    per original pixel; roll = radians by which the original was turned clockwise to make the eyes level."""
 
     face: NDArray[np.uint8]
+    matrix: NDArray[np.float64]
     scale: float
-    left: int
-    top: int
+    roll: float = 0.0
+
+    def of_reduced(self, reduction: int) -> Crop:
+        """Return the same crop as seen from the original, when it was cut out of an image so many times smaller."""
+        matrix = self.matrix.copy()
+        matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5 / reduction - 0.5)
+        matrix[:, :2] /= reduction
+        return replace(self, matrix=matrix, scale=self.scale / reduction)
 
     def to_crop(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map points [..., 2] from original pixels to crop pixels (pixel centres at integers)."""
-        origin = np.array([self.left, self.top], np.float32)
-        mapped: NDArray[np.float32] = ((points - origin + 0.5) * self.scale - 0.5).astype(np.float32)
+        """Map points [..., 2] from original pixels to crop pixels."""
+        mapped: NDArray[np.float32] = (points @ self.matrix[:, :2].T + self.matrix[:, 2]).astype(np.float32)
         return mapped
 
 
 _FARTHEST = 4
 """A cut may be so many times longer than the image; more would be mirrors of mirrors, from a box in the wrong unit."""
+
+
+def check_box(box: tuple[float, float, float, float], width: int, height: int) -> None:
+    """Raise ValueError for a box that is empty, not finite, or outside an image of that size."""
+    x0, y0, x1, y1 = box
+    shown = tuple(round(float(v), 1) for v in box)
+    if not np.isfinite(box).all() or x1 <= x0 or y1 <= y0:
+        raise ValueError(f"box {shown} is empty or not finite")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise ValueError(f"box {shown} lies outside the {width}x{height} image")
 
 
 def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], margin: float, size: int) -> Crop:
@@ -39,11 +56,8 @@ def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float],
     """
     x0, y0, x1, y1 = box
     height, width = pixels.shape[:2]
+    check_box(box, width, height)
     shown = tuple(round(float(v), 1) for v in box)
-    if not np.isfinite(box).all() or x1 <= x0 or y1 <= y0:
-        raise ValueError(f"box {shown} is empty or not finite")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ValueError(f"box {shown} lies outside the {width}x{height} image")
     wanted = margin * max(x1 - x0, y1 - y0)
     if wanted > _FARTHEST * max(width, height):
         raise ValueError(f"box {shown} is far larger than the {width}x{height} image")
@@ -57,7 +71,68 @@ def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float],
         cut = cv2.copyMakeBorder(cut, *pad, borderType=cv2.BORDER_REFLECT_101)
     if side != size:
         cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-    return Crop(np.ascontiguousarray(cut, np.uint8), size / side, left, top)
+    scale = size / side
+    matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
+    return Crop(np.ascontiguousarray(cut, np.uint8), matrix, scale)
+
+
+_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+_TEMPLATE_SIDE = 112
+"""Where the five landmarks of an upright face lie in a square of that side (Deng et al., ArcFace, arXiv:1801.07698)."""
+
+
+def align_face(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], margin: float, size: int) -> Crop:
+    """Turn, scale and shift an image so that its five landmarks come nearest to those of an upright face.
+
+    pixels [H, W, 3]; landmarks [5, 2] in its pixels; the template's square fills 1/margin of the crop. The transform is
+    the least-squares similarity (Umeyama, IEEE TPAMI 13(4), 1991). What lies outside the image is mirrored. Raises
+    ValueError for landmarks that are not finite, coincide, or lie so that nothing of the image would be seen.
+    """
+    height, width = pixels.shape[:2]
+    target = ((_TEMPLATE + 0.5) / _TEMPLATE_SIDE - 0.5) * size / margin + size / 2 - 0.5
+    matrix = _similarity(landmarks.astype(np.float64), target)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if not np.isfinite(matrix).all() or scale < size / (_FARTHEST * max(width, height)):
+        raise ValueError("the landmarks are not finite, coincide, or lie far outside the image")
+    corners = (np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5 - matrix[:, 2]) @ matrix[:, :2] / scale**2
+    x0, y0 = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
+    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 3, (width, height))
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        raise ValueError("the landmarks leave nothing of the image")
+    seen: NDArray[Any] = pixels[y0:y1, x0:x1]
+    local = matrix.copy()
+    local[:, 2] += matrix[:, :2] @ (x0, y0)
+    if scale < 1:  # shrunk by area first, for warping alone would alias
+        small = max(round((x1 - x0) * scale), 1), max(round((y1 - y0) * scale), 1)
+        step = np.array([(x1 - x0) / small[0], (y1 - y0) / small[1]])
+        seen = cv2.resize(seen, small, interpolation=cv2.INTER_AREA)
+        local[:, 2] += local[:, :2] @ (0.5 * step - 0.5)
+        local[:, :2] *= step
+    warped = cv2.warpAffine(
+        seen,
+        local,
+        (size, size),
+        flags=cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return Crop(np.ascontiguousarray(warped, np.uint8), matrix, scale, float(np.arctan2(matrix[1, 0], matrix[0, 0])))
+
+
+def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the [2, 3] similarity that brings points [N, 2] nearest to others, by complex least squares."""
+    a, b = source @ (1, 1j), target @ (1, 1j)
+    centred = a - a.mean()
+    spread = float((np.abs(centred) ** 2).sum())
+    turn = (np.conj(centred) * (b - b.mean())).sum() / spread if spread > 0 else complex(np.nan)
+    shift = b.mean() - turn * a.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def sharpness(face: NDArray[np.uint8]) -> float:
+    """Return the variance of the Laplacian of a face [S, S, 3] in grey levels (Pech-Pacheco et al., ICPR 2000)."""
+    return float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
 
 _LOW = 8

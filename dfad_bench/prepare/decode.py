@@ -89,7 +89,10 @@ _REDUCED = {
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image file whose header has been read and found sound, and whose pixels have not been decoded."""
+    """An image file whose header has been read and found sound, and whose pixels have not been decoded.
+
+    width, height: of a JPEG as it stands upright, of other formats as the header says.
+    """
 
     data: bytes
     format: str
@@ -111,8 +114,10 @@ class EncodedImage:
             raise SkippedInput("undecodable", f"OpenCV cannot decode this {self.format} file")
         # in place: OpenCV's own conversion while decoding (IMREAD_COLOR_RGB) has no reduced variant
         cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-        as_stored = pixels.shape[:2] == (-(-self.height // reduction), -(-self.width // reduction))
-        width, height = (self.width, self.height) if as_stored else (self.height, self.width)  # turned by EXIF
+        if reduction == 1:  # in other formats than JPEG too, OpenCV may have turned the picture by its EXIF
+            height, width = pixels.shape[:2]
+        else:
+            height, width = self.height, self.width
         return DecodedImage(pixels.astype(np.uint8, copy=False), self.format, width, height, reduction, self.jpeg)
 
 
@@ -144,7 +149,20 @@ def read_header(data: bytes) -> EncodedImage:
             if image_format == "JPEG" and not _jpeg_ends(data):
                 raise SkippedInput("truncated", "no end-of-image marker follows its first scan")
         jpeg = jpeg_coding(header) if image_format == "JPEG" else None
+        if jpeg is not None and _is_turned(header):
+            width, height = height, width
     return EncodedImage(data, image_format, width, height, jpeg)
+
+
+_ORIENTATION = 0x0112
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether the EXIF orientation swaps width and height; broken EXIF turns nothing, as in OpenCV."""
+    try:
+        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except _BROKEN:
+        return False
 
 
 def decode(data: bytes, reduction: int = 1) -> DecodedImage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -21,10 +22,23 @@ import pyarrow.parquet as pq
 
 from dfad_bench.errors import DataError
 from dfad_bench.prepare.faces import PreparedFace, Skip
-from dfad_bench.records.manifest import COLUMNS, METADATA, SKIPPED, SKIPPED_COLUMNS, Footer, with_footer
+from dfad_bench.records.features import FeaturesWriter
+from dfad_bench.records.manifest import (
+    COLUMNS,
+    FEATURES,
+    METADATA,
+    SKIPPED,
+    SKIPPED_COLUMNS,
+    Footer,
+    with_footer,
+)
 from dfad_bench.types import RawImage
 
 PART = 64
+MOST_IN_PART = 4 * PART
+"""A part ends where a clip ends, so that no clip is opened twice, but is never larger than this."""
+
+_FEATURES = pa.field("gaze_features", pa.list_(pa.float32()))
 _KEY = b"dfad_bench_part"
 _ROWS_PER_GROUP = 16_384
 
@@ -44,11 +58,14 @@ class PartName:
 
 @dataclass(frozen=True, slots=True)
 class PartSummary:
-    """What a finished part says of itself: a digest of its inputs, kept faces, skips."""
+    """What a finished part says of itself: a digest of its inputs, kept faces, those enlarged, those with a gaze map,
+    faces without a gaze by the estimator's reason, skips."""
 
     inputs: str
     kept: int
     enlarged: int
+    with_gaze: int
+    flags: dict[str, int]
     skips: tuple[Skip, ...]
 
 
@@ -60,9 +77,11 @@ def digest_inputs(images: Sequence[RawImage], stamps: Sequence[str]) -> str:
         described = {
             name: getattr(image, name)
             for name in RawImage.__dataclass_fields__
-            if name not in ("payload", "annotation")
+            if name not in ("payload", "annotation", "mask")
         }
         described["stamp"] = stamp
+        if image.mask is not None:
+            described["mask"] = image.mask.stamp()
         if note is not None:
             landmarks = None if note.landmarks is None else np.asarray(note.landmarks).tolist()
             described["annotation"] = (note.box, landmarks, note.gaze)
@@ -89,7 +108,12 @@ class Ledger:
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
         skips = tuple(Skip(**skip) for skip in stored["skips"])
-        return PartSummary(stored["inputs"], stored["kept"], stored["enlarged"], skips)
+        return PartSummary(**(stored | {"skips": skips}))
+
+    def holds_files(self, part: PartName, summary: PartSummary) -> bool:
+        """Return whether a finished part's folders still hold as many files as it wrote."""
+        wanted = {"faces": summary.kept, "gaze": summary.with_gaze}
+        return all(_count_files(self.root / kind / part.folder) == count for kind, count in wanted.items())
 
     def write(self, part: PartName, inputs: str, faces: Iterable[tuple[list[PreparedFace], list[Skip]]]) -> PartSummary:
         """Write a part from batches of faces as they come; only rows are held in memory."""
@@ -104,13 +128,20 @@ class Ledger:
                 if face.gaze_png is not None:
                     _put(temporary["gaze"] / Path(name).name, face.gaze_png)
                 gaze_name = None if face.gaze_png is None else f"gaze/{name}"
-                rows.append(face.row | {"file_name": f"faces/{name}", "gaze_file_name": gaze_name})
+                files = {"file_name": f"faces/{name}", "gaze_file_name": gaze_name}
+                rows.append(face.row | files | {_FEATURES.name: face.features})
         for kind, folder in temporary.items():
             if folder.is_dir():
                 folder.replace(self.root / kind / part.folder)
-        enlarged = sum(row["crop_scale"] > 1 for row in rows)
-        summary = PartSummary(inputs, len(rows), enlarged, tuple(skips))
-        schema = COLUMNS.with_metadata({_KEY: json.dumps(asdict(summary)).encode()})
+        summary = PartSummary(
+            inputs=inputs,
+            kept=len(rows),
+            enlarged=sum(row["crop_scale"] > 1 for row in rows),
+            with_gaze=sum(row["gaze_file_name"] is not None for row in rows),
+            flags=dict(sorted(Counter(row["gaze_flag"] for row in rows if row["gaze_flag"]).items())),
+            skips=tuple(skips),
+        )
+        schema = COLUMNS.append(_FEATURES).with_metadata({_KEY: json.dumps(asdict(summary)).encode()})
         path = self.path(part)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(path, pa.Table.from_pylist(rows, schema))
@@ -159,9 +190,21 @@ class Ledger:
             for part in parts:
                 summary = self._finished(part)
                 skipped.add(pa.Table.from_pylist([asdict(skip) for skip in summary.skips], SKIPPED_COLUMNS))
+        if footer.feature_dim:
+            self._join_features(parts, footer)
+        else:
+            (self.root / FEATURES).unlink(missing_ok=True)
         with _AtomicParquet(self.root / METADATA, with_footer(COLUMNS, footer)) as metadata:
             for part in parts:
-                metadata.add(pq.read_table(self.path(part)))
+                metadata.add(pq.read_table(self.path(part), columns=COLUMNS.names))
+
+    def _join_features(self, parts: Sequence[PartName], footer: Footer) -> None:
+        with FeaturesWriter(self.root, footer.kept, footer.feature_dim) as features:
+            for part in parts:
+                cells = pq.read_table(self.path(part), columns=[_FEATURES.name])[_FEATURES.name]
+                if len(cells):
+                    flat = cells.combine_chunks().flatten().to_numpy()
+                    features.add(flat.astype(np.float32, copy=False).reshape(len(cells), footer.feature_dim))
 
     def _finished(self, part: PartName) -> PartSummary:
         summary = self.summary(part)
@@ -204,6 +247,14 @@ class _AtomicParquet:
             self._temporary.unlink(missing_ok=True)
 
 
+def _count_files(folder: Path) -> int:
+    try:
+        with os.scandir(folder) as entries:
+            return sum(1 for _ in entries)
+    except FileNotFoundError:
+        return 0
+
+
 def _write_table(path: Path, table: pa.Table) -> None:
     with _AtomicParquet(path, table.schema) as file:
         file.add(table)
@@ -223,3 +274,11 @@ def file_stem(identifier: str) -> str:
 def count_reasons(summaries: Iterable[PartSummary]) -> dict[str, int]:
     """Return the number of skips by reason, sorted."""
     return dict(sorted(Counter(skip.reason for summary in summaries for skip in summary.skips).items()))
+
+
+def count_flags(summaries: Iterable[PartSummary]) -> dict[str, int]:
+    """Return the number of faces without a gaze by the estimator's reason, sorted."""
+    total: Counter[str] = Counter()
+    for summary in summaries:
+        total.update(summary.flags)
+    return dict(sorted(total.items()))

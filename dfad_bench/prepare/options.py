@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +15,7 @@ from dfad_bench.config import one_line
 from dfad_bench.errors import UsageError, did_you_mean
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.faces import CropRecipe
-from dfad_bench.prepare.pipeline import Job
+from dfad_bench.prepare.plan import Job
 
 
 def build_source(name: str, settings: Sequence[str]) -> Source:
@@ -60,6 +61,25 @@ def check_source_name(name: str) -> str:
     return name
 
 
+_HUB = "hf:"
+
+
+def split_hub(source: str) -> tuple[str, list[str]]:
+    """Return a source's registered name and settings: ``hf:org/name@revision`` is the source ``hf`` of that repository."""
+    if not source.startswith(_HUB):
+        return source, []
+    repo, _, revision = source[len(_HUB) :].partition("@")
+    return "hf", [f"repo={repo}", *([f"revision={revision}"] if revision else [])]
+
+
+def _default_name(plugin: str, source: str) -> str:
+    """Return what a prepared source is called unless the user says otherwise; a hub dataset by its repository's name."""
+    if not source.startswith(_HUB):
+        return plugin
+    repo = source[len(_HUB) :].partition("@")[0]
+    return re.sub(r"[^a-z0-9]+", "-", repo.lower()).strip("-") or plugin
+
+
 def build_job(
     source: str,
     data: Path,
@@ -68,29 +88,33 @@ def build_job(
     name: str | None = None,
     settings: Sequence[str] = (),
     face_detector: str | None = None,
-    gaze_estimator: str = "annotated",
+    gaze_estimator: str | None = None,
     size: int = 256,
     margin: float | None = None,
+    thresholds: Mapping[str, Any] | None = None,
     limit: int | None = None,
     workers: int = 1,
 ) -> Job:
     """Return the preparation of a source; what is not given is the source's or its detector's own choice.
 
-    Raises UsageError for whatever is wrong with it, before the first file is looked at.
+    thresholds: the fields of ``CropRecipe`` that differ from its defaults. Raises UsageError for whatever is wrong with
+    it, before the first file is looked at.
     """
-    made = build_source(source, settings)
+    registered, hub_settings = split_hub(source)
+    made = build_source(registered, [*hub_settings, *settings])
     check_root(made, root)
     detector = face_detector or made.default_face_detector
+    estimator = gaze_estimator or made.default_gaze_estimator
     margin = margin or registry.get("face_detectors", detector).default_margin
-    registry.get("gaze_estimators", gaze_estimator)
-    plugin = registry.find("sources", source)
+    registry.get("gaze_estimators", estimator)
+    plugin = registry.find("sources", registered)
     return Job(
-        name=check_source_name(name or plugin.name),
+        name=check_source_name(name or _default_name(plugin.name, source)),
         plugin=plugin.described,
         source=made,
         root=root,
         data=data,
-        recipe=CropRecipe(detector, gaze_estimator, margin, size),
+        recipe=CropRecipe(detector, estimator, margin, size, **(thresholds or {})),
         limit=limit,
         workers=workers,
     )

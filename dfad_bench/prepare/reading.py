@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Protocol, Self
+from typing import Any, Protocol
 
 from dfad_bench.prepare.decode import DecodedImage, EncodedImage, SkippedInput, read_header
 from dfad_bench.types import Payload, RawImage
@@ -25,7 +25,7 @@ class StreamedPayload(Payload, Protocol):
         ...
 
     @staticmethod
-    def stream(payloads: Sequence[Self]) -> Iterator[bytes | DecodedImage | SkippedInput]:
+    def stream(payloads: Sequence[Any]) -> Iterator[bytes | DecodedImage | SkippedInput]:
         """Yield for each payload in turn the encoded file or the decoded frame, or a SkippedInput as a value."""
         ...
 

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dfad_bench.prepare.faces import pixel_sha256
+from dfad_bench.prepare.gaze_map import render_gaze_map
 from dfad_bench.records.manifest import read_manifest
 
 
 def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Return one line per face whose crop or gaze map is missing, unreadable or altered; an empty list when all is well."""
-    table = read_manifest(root, ("id", "file_name", "gaze_file_name", "sha256")).table
+    table = read_manifest(root, ("id", "file_name", "gaze_file_name", "gaze_pitch", "gaze_yaw", "sha256")).table
     problems = []
     for done, row in enumerate(table.to_pylist(), start=1):
         problem = _problem(root, row["file_name"], row["sha256"])
-        if problem is None and row["gaze_file_name"] is not None and not (root / row["gaze_file_name"]).is_file():
-            problem = f"{row['gaze_file_name']} is missing"
+        if problem is None and row["gaze_file_name"] is not None:
+            problem = _gaze_problem(root, row["gaze_file_name"], row["gaze_pitch"], row["gaze_yaw"])
         if problem is not None:
             problems.append(f"{row['id']}: {problem}")
         if on_progress:
@@ -28,11 +30,38 @@ def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None =
 
 
 def _problem(root: Path, file_name: str, sha256: str) -> str | None:
+    pixels = _read_png(root, file_name)
+    if isinstance(pixels, str):
+        return pixels
+    return None if pixel_sha256(pixels) == sha256 else f"{file_name} holds other pixels"
+
+
+def _gaze_problem(root: Path, file_name: str, pitch: float | None, yaw: float | None) -> str | None:
+    pixels = _read_png(root, file_name)
+    if isinstance(pixels, str):
+        return pixels
+    if pitch is None or yaw is None:
+        return f"{file_name} is the map of a gaze that the row does not give"
+    drawn = render_gaze_map(pitch, yaw)
+    same = pixels.shape[:2] == drawn.shape[:2] and _far(pixels[..., :2], drawn) <= _DRAWN_ALIKE
+    return None if same else f"{file_name} shows another gaze than the row gives"
+
+
+_DRAWN_ALIKE = 2
+"""Grey levels by which a map may differ from one drawn here: angles are stored as float32."""
+
+
+def _far(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
+    return int(np.abs(first.astype(np.int16) - second.astype(np.int16)).max())
+
+
+def _read_png(root: Path, file_name: str) -> NDArray[np.uint8] | str:
+    """Return a file's pixels, or what is wrong with it."""
     try:
         data = (root / file_name).read_bytes()
+    except FileNotFoundError:
+        return f"{file_name} is missing"
     except OSError as error:
         return f"{file_name} cannot be read ({error.strerror})"
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if pixels is None:
-        return f"{file_name} is no readable image"
-    return None if pixel_sha256(pixels.astype(np.uint8, copy=False)) == sha256 else f"{file_name} holds other pixels"
+    return f"{file_name} is no readable image" if pixels is None else pixels.astype(np.uint8, copy=False)

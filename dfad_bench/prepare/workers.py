@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from dfad_bench.errors import DataError
-from dfad_bench.prepare.faces import BATCH, CropRecipe, FaceMaker
+from dfad_bench.prepare.faces import CropRecipe, FaceMaker
 from dfad_bench.prepare.ledger import Ledger, PartName, PartSummary
 from dfad_bench.types import RawImage
 
@@ -30,21 +31,28 @@ class PartTask:
     images: tuple[RawImage, ...]
 
 
-def run_parts(
-    tasks: Iterator[PartTask], source: str, recipe: CropRecipe, out: Path, workers: int
-) -> Iterator[tuple[PartName, PartSummary]]:
-    """Make every part and yield what each says of itself.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A part that was made just now, and the seconds that each stage took."""
+
+    name: PartName
+    summary: PartSummary
+    seconds: dict[str, float]
+
+
+def run_parts(tasks: Iterator[PartTask], maker: FaceMaker, out: Path, workers: int) -> Iterator[Made]:
+    """Make every part and yield what each says of itself; one worker is this process, with the maker as given.
 
     Raises DataError where a worker process is killed; finished parts stay.
     """
     if workers <= 1:
-        maker = _PartMaker(source, recipe, out)
+        make = _PartMaker(maker, out)
         for task in tasks:
-            yield task.name, maker(task)
+            yield make(task)
         return
     # Spawned, not forked: threads of OpenCV and Arrow do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(source, recipe, out))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(maker.source, maker.recipe, out))
     try:
         yield from _in_flight(pool, tasks, workers)
     except BrokenProcessPool:
@@ -55,10 +63,8 @@ def run_parts(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_flight(
-    pool: ProcessPoolExecutor, tasks: Iterator[PartTask], workers: int
-) -> Iterator[tuple[PartName, PartSummary]]:
-    pending: set[Future[tuple[PartName, PartSummary]]] = set()
+def _in_flight(pool: ProcessPoolExecutor, tasks: Iterator[PartTask], workers: int) -> Iterator[Made]:
+    pending: set[Future[Made]] = set()
     while True:
         pending |= {pool.submit(_run_in_worker, task) for task in islice(tasks, workers * _AHEAD - len(pending))}
         if not pending:
@@ -69,15 +75,19 @@ def _in_flight(
 
 
 class _PartMaker:
-    """Makes parts one after the other; its detector and estimator are built once."""
+    """Makes parts one after the other."""
 
-    def __init__(self, source: str, recipe: CropRecipe, out: Path) -> None:
-        self._maker = FaceMaker(source, recipe)
+    def __init__(self, maker: FaceMaker, out: Path) -> None:
+        self._maker = maker
         self._ledger = Ledger(out)
 
-    def __call__(self, task: PartTask) -> PartSummary:
-        batches = (task.images[start : start + BATCH] for start in range(0, len(task.images), BATCH))
-        return self._ledger.write(task.name, task.inputs, (self._maker.make(batch) for batch in batches))
+    def __call__(self, task: PartTask) -> Made:
+        start = time.perf_counter()
+        self._maker.seconds.clear()
+        summary = self._ledger.write(task.name, task.inputs, self._maker.make(task.images))
+        seconds = self._maker.seconds.copy()
+        seconds["write"] = time.perf_counter() - start - sum(seconds.values())
+        return Made(task.name, summary, seconds)
 
 
 _worker: _PartMaker | None = None
@@ -85,7 +95,7 @@ _worker: _PartMaker | None = None
 
 def _start_worker(source: str, recipe: CropRecipe, out: Path) -> None:
     global _worker
-    _worker = _PartMaker(source, recipe, out)
+    _worker = _PartMaker(FaceMaker(source, recipe), out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -97,6 +107,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run_in_worker(task: PartTask) -> tuple[PartName, PartSummary]:
+def _run_in_worker(task: PartTask) -> Made:
     assert _worker is not None
-    return task.name, _worker(task)
+    return _worker(task)

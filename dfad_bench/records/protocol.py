@@ -45,12 +45,14 @@ FACE_COLUMNS = (
         "domain",
     ),
     *("source_split", "video", "identities", "gaze_pitch", "gaze_yaw"),
-    *("original_width", "original_height", "original_format", "jpeg_quality", "sha256"),
+    *("original_width", "original_height", "original_format", "sha256"),
+    *("jpeg_quality", "jpeg_chroma_quality", "jpeg_subsampling"),
 )
 """What a selection keeps of a manifest, plus ``root``: the manifest's folder."""
 _FINGERPRINTED = (
     *("id", "sha256", "generator", "family", "forgery_type", "domain", "video", "identities", "gaze_pitch", "gaze_yaw"),
-    *("original_width", "original_height", "original_format", "jpeg_quality"),
+    *("original_width", "original_height", "original_format"),
+    *("jpeg_quality", "jpeg_chroma_quality", "jpeg_subsampling"),
 )
 """All that a model may see of a face or a score may depend on."""
 

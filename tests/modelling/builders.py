@@ -81,6 +81,8 @@ def make_faces(
                 "original_height": size,
                 "original_format": "JPEG" if generator == "real" else "PNG",
                 "jpeg_quality": int(rng.integers(80, 96)) if generator == "real" else None,
+                "jpeg_chroma_quality": 80 if generator == "real" else None,
+                "jpeg_subsampling": "4:2:0" if generator == "real" else None,
                 "sha256": hashlib.sha256(png).hexdigest(),
             }
         )

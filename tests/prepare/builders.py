@@ -17,7 +17,9 @@ from PIL import Image
 
 from dfad_bench.prepare.faces import CropRecipe
 from dfad_bench.prepare.options import build_source
-from dfad_bench.prepare.pipeline import Job, Report, plan, prepare
+from dfad_bench.prepare.pipeline import Report, prepare
+from dfad_bench.prepare.plan import Job, plan
+from dfad_bench.types import Defect
 
 SIZE = 32
 DATASET = {"real": 5, "stylegan3": 4, "simswap": 3}
@@ -89,6 +91,11 @@ def job(
 ) -> Job:
     recipe = CropRecipe(detector, "annotated", margin, size)
     return Job("faces", plugin, build_source(plugin, settings), root, data, recipe, limit, workers)
+
+
+def no_defect(defect: Defect) -> None:
+    """What a sound dataset tells its defects to."""
+    raise AssertionError(f"{defect.kind}: {defect.detail}")
 
 
 def run(what: Job, **options: Any) -> Report:

@@ -21,7 +21,8 @@ def bits_between(one: str, other: str) -> int:
 def test_a_cut_of_exactly_the_size_copies_pixels() -> None:
     crop = crop_face(NOISE, (60, 50, 160, 150), 1.3, 130)
     np.testing.assert_array_equal(crop.face, NOISE[35:165, 45:175])
-    assert (crop.scale, crop.left, crop.top) == (1.0, 45, 35)
+    assert (crop.scale, crop.roll) == (1.0, 0.0)
+    np.testing.assert_array_equal(crop.matrix, [[1, 0, -45], [0, 1, -35]])
 
 
 def test_the_longer_side_of_the_box_decides() -> None:

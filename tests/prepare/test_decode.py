@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfad_bench.prepare.decode import SkippedInput, decode
+from dfad_bench.prepare.decode import JpegCoding, SkippedInput, decode
 from tests.prepare.builders import encoded, pixels, png_of_size
 
 RED = np.array([220, 20, 30])
@@ -25,29 +25,72 @@ def reason(data: bytes) -> str:
     return caught.value.reason
 
 
+def coding(data: bytes) -> JpegCoding:
+    found = decode(data).jpeg
+    assert found is not None
+    return found
+
+
 def red(mode: str = "RGB") -> Image.Image:
     return Image.new("RGB", (40, 30), tuple(RED.tolist())).convert(mode)
 
 
 @pytest.mark.parametrize("quality", range(30, 99))
 def test_the_jpeg_quality_is_read_back(quality: int) -> None:
-    assert decode(encoded(PICTURE, "JPEG", quality=quality)).jpeg_quality == quality
+    assert coding(encoded(PICTURE, "JPEG", quality=quality)).quality == quality
 
 
 def test_the_jpeg_quality_of_a_grey_image_is_read_back() -> None:
-    assert decode(encoded(red("L"), "JPEG", quality=83)).jpeg_quality == 83
+    assert coding(encoded(red("L"), "JPEG", quality=83)).quality == 83
 
 
 def test_a_foreign_quantisation_table_gives_the_nearest_quality() -> None:
     tables = Image.open(io.BytesIO(encoded(PICTURE, "JPEG", quality=70))).quantization  # type: ignore[attr-defined]
     near = {number: [max(1, value + (index == 5)) for index, value in enumerate(t)] for number, t in tables.items()}
-    assert decode(encoded(PICTURE, "JPEG", qtables=near)).jpeg_quality == 70
+    assert coding(encoded(PICTURE, "JPEG", qtables=near)).quality == 70
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_chroma_coding_is_read_back(subsampling: str, quality: int) -> None:
+    found = coding(encoded(PICTURE, "JPEG", quality=quality, subsampling=subsampling))
+    assert (found.chroma_quality, found.subsampling) == (quality, subsampling)
+
+
+def test_a_grey_jpeg_has_no_chroma() -> None:
+    found = coding(encoded(red("L"), "JPEG"))
+    assert (found.chroma_quality, found.subsampling) == (None, None)
+
+
+def test_equal_tables_have_equal_digests_and_other_tables_others() -> None:
+    seventy, again, eighty = (coding(encoded(pixels(n), "JPEG", quality=q)) for n, q in ((1, 70), (2, 70), (1, 80)))
+    assert seventy.tables == again.tables != eighty.tables
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_jpeg_is_the_picture_made_smaller_and_still_knows_its_size(reduction: int, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PICTURE, "JPEG", quality=95, exif=exif)
+    whole, small = decode(data), decode(data, reduction)
+    height, width = whole.pixels.shape[:2]
+    assert (small.width, small.height, small.reduction) == (width, height, reduction)
+    assert small.pixels.shape[:2] == (-(-height // reduction), -(-width // reduction))
+    shrunk = cv2.resize(whole.pixels, small.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.pixels.astype(int) - shrunk).mean() < 3
+
+
+def test_only_a_jpeg_is_decoded_at_reduced_scale() -> None:
+    small = decode(encoded(PICTURE, "PNG"), 4)
+    assert small.reduction == 1
+    assert small.pixels.shape == PICTURE.shape
 
 
 @pytest.mark.parametrize("format", [f for f in FORMATS if f != "JPEG"])
 def test_only_jpeg_has_a_quality(format: str) -> None:
     decoded = decode(encoded(PICTURE, format))
-    assert (decoded.format, decoded.jpeg_quality) == (format, None)
+    assert (decoded.format, decoded.jpeg) == (format, None)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -199,7 +242,7 @@ def test_an_image_turned_by_exif_comes_out_upright(format: str) -> None:
 def test_a_camera_s_multi_picture_file_counts_as_jpeg() -> None:
     data = encoded(PICTURE, "MPO", save_all=True, append_images=[red()], quality=80)
     decoded = decode(data)
-    assert (decoded.format, decoded.jpeg_quality, decoded.pixels.shape) == ("JPEG", 80, PICTURE.shape)
+    assert (decoded.format, decoded.jpeg and decoded.jpeg.quality, decoded.pixels.shape) == ("JPEG", 80, PICTURE.shape)
 
 
 @pytest.mark.parametrize("format", [*FORMATS, "AVIF"])

@@ -30,6 +30,7 @@ from dfad_bench.prepare.demo_faces.renderer import render
 from dfad_bench.prepare.demo_faces.scene import LARGEST_SIDE, SMALLEST_SIDE, Scene, person, photo
 from dfad_bench.prepare.sources.demo import GENERATORS, DemoSource
 from dfad_bench.types import REAL, RawImage
+from tests.prepare.builders import no_defect
 
 NAMES = (REAL, *(generator.name for generator in GENERATORS))
 MARGIN = 1.3
@@ -38,7 +39,7 @@ MARGIN = 1.3
 @cache
 def listing(faces: int = 720) -> dict[str, list[RawImage]]:
     images: dict[str, list[RawImage]] = defaultdict(list)
-    for image in DemoSource(faces=faces).images(None):
+    for image in DemoSource(faces=faces).images(None, no_defect):
         images[image.generator].append(image)
     return images
 
@@ -97,7 +98,7 @@ def test_the_same_face_has_the_same_bytes_in_another_process_and_with_other_thre
 
 
 def test_another_seed_gives_another_face_and_another_stamp() -> None:
-    one, other = (next(iter(DemoSource(seed=seed).images(None))).payload for seed in (0, 1))
+    one, other = (next(iter(DemoSource(seed=seed).images(None, no_defect))).payload for seed in (0, 1))
     assert one.read() != other.read()
     assert one.stamp() != other.stamp()
 
@@ -110,7 +111,7 @@ def test_asking_for_more_faces_leaves_the_first_ones_as_they_were() -> None:
 
 def test_a_payload_is_small_and_listing_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgeries, "render", None)
-    first = list(islice(DemoSource(faces=100_000).images(None), 3))
+    first = list(islice(DemoSource(faces=100_000).images(None, no_defect), 3))
     assert len(pickle.dumps(first[0].payload)) < 300
     assert pickle.loads(pickle.dumps(first[0].payload)) == first[0].payload
 
@@ -118,7 +119,7 @@ def test_a_payload_is_small_and_listing_renders_nothing(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("faces", [0, 59, 100_001])
 def test_too_few_or_too_many_faces_are_refused(faces: int) -> None:
     with pytest.raises(UsageError, match="60 to 100,000"):
-        next(iter(DemoSource(faces=faces).images(None)))
+        next(iter(DemoSource(faces=faces).images(None, no_defect)))
 
 
 # --- labels --------------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def test_every_class_is_in_every_split_and_the_number_of_faces_is_as_asked(faces
 @pytest.mark.parametrize("faces", [60, 720, 3000])
 def test_no_identity_stands_in_two_splits(faces: int) -> None:
     splits: dict[str, set[str | None]] = defaultdict(set)
-    for image in DemoSource(faces=faces).images(None):
+    for image in DemoSource(faces=faces).images(None, no_defect):
         assert len(set(image.identities)) == (2 if image.generator == "demo_swap" else 1)
         for who in image.identities:
             splits[who].add(image.source_split)
@@ -181,7 +182,7 @@ def test_every_file_is_a_jpeg_of_the_announced_size_and_quality_with_the_same_co
     for name in NAMES:
         face, data = cast(0, name, 3), listing()[name][3].payload.read()
         image = decode(data)
-        assert (image.format, image.jpeg_quality) == ("JPEG", face.quality)
+        assert image.jpeg is not None and (image.format, image.jpeg.quality) == ("JPEG", face.quality)
         assert image.pixels.shape == (face.scene.photo.height, face.scene.photo.width, 3)
         with Image.open(io.BytesIO(data)) as header:
             assert [(each[1], each[2]) for each in header.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
@@ -189,12 +190,13 @@ def test_every_file_is_a_jpeg_of_the_announced_size_and_quality_with_the_same_co
 
 
 def test_the_box_gives_a_crop_of_256_pixels_inside_the_canvas_and_landmarks_inside_the_box() -> None:
-    for image in DemoSource(faces=2000).images(None):
+    for image in DemoSource(faces=2000).images(None, no_defect):
         note, shape = image.annotation, cast(0, image.generator, int(image.key)).scene.photo
         assert note is not None and note.box is not None and note.landmarks is not None
         crop = crop_face(np.zeros((shape.height, shape.width, 3), np.uint8), note.box, MARGIN, 256)
         assert crop.scale == 1
-        assert 0 <= crop.left <= shape.width - 256 and 0 <= crop.top <= shape.height - 256
+        left, top = -crop.matrix[:, 2]
+        assert 0 <= left <= shape.width - 256 and 0 <= top <= shape.height - 256
         x0, y0, x1, y1 = note.box
         assert note.landmarks.dtype == np.float32 and note.landmarks.shape == (5, 2)
         assert (note.landmarks > (x0, y0)).all() and (note.landmarks < (x1, y1)).all()

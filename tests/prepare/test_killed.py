@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,10 +115,38 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     assert finished_parts(out) == PARTS
 
 
+KILLS = 20
+LONGEST = 2.5
+"""Seconds after its start within which a run is killed: before its first part, between parts, while assembling, after."""
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_with_workers_end_with_the_same_bytes(
+    tmp_path: Path, material: tuple[Path, str, dict[str, bytes]]
+) -> None:
+    root, detector, expected = material
+    out = tmp_path / "data" / "faces"
+    dice = random.Random(20)
+    killed = 0
+    while killed < KILLS:
+        process = start(root, tmp_path / "data", detector, 2, f"{os.getpid()}-random-{killed}")
+        try:
+            assert process.wait(timeout=dice.uniform(0.0, LONGEST)) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+            continue
+        assert contents(out) == expected, "finished before it could be killed"
+        shutil.rmtree(out)
+    assert start(root, tmp_path / "data", detector, 2, "after").wait(timeout=60) == 0
+    assert contents(out) == expected
+
+
 EVERY_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from dfad_bench.prepare import pipeline
+from dfad_bench.prepare.faces import FaceMaker
 from tests.prepare.builders import job, run
 
 replace = Path.replace
@@ -138,7 +168,7 @@ def in_a_child(what, kill_at):
     os._exit(0)
 
 root, data = map(Path, sys.argv[1:])
-pipeline._recipe(job(root, data))  # what is imported here is not imported again in each child
+FaceMaker("faces", job(root, data).recipe)  # what is imported here is not imported again in each child
 for kill_at in range(1, 100):
     what = job(root, data / f"{kill_at:02d}")
     code = in_a_child(what, kill_at)
@@ -165,5 +195,5 @@ def test_a_run_killed_after_any_of_its_renames_ends_with_the_same_bytes(tmp_path
     assert outcomes == [f"{-signal.SIGKILL} 0"] * (len(outcomes) - 1) + ["0 0"]
     assert len(outcomes) > 3 * 2 + 3, "each part, the ledger, the manifest and its card are renamed into place"
     ends = [contents(folder / "faces") for folder in sorted((tmp_path / "data").iterdir())]
-    assert len(ends[-1]) == 7 + 3
+    assert len(ends[-1]) == 7 + 4
     assert all(end == ends[-1] for end in ends)

@@ -20,7 +20,7 @@ from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare import ledger, pipeline
 from dfad_bench.prepare.faces import pixel_sha256
 from dfad_bench.prepare.ledger import PART
-from dfad_bench.prepare.pipeline import plan
+from dfad_bench.prepare.plan import plan
 from dfad_bench.records.manifest import COLUMNS, read_manifest
 from dfad_bench.records.sampling import order_key
 from tests.prepare.builders import (
@@ -153,7 +153,7 @@ def test_annotated_boxes_are_cut_and_images_without_one_have_no_face(tmp_path: P
     np.testing.assert_array_equal(face(report.root, row["file_name"]), pixels(0)[4:44, 4:44])
     assert row["landmarks"] == list(range(10))
     reasons = {row["id"][-8:-4]: row["reason"] for row in rows(report.root, "skipped.parquet")}
-    assert reasons == {"0001": "no_face", "0002": "bad_box", "0003": "bad_box"}
+    assert reasons == {"0001": "no_face", "0002": "bad_box", "0003": "cut_off_face"}
 
 
 def test_enlarged_faces_are_counted(root: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     one = run(job(root, tmp_path / "one", detector=detector))
     two = run(job(root, tmp_path / "two", detector=detector, workers=2))
     assert contents(one.root) == contents(two.root)
-    assert len(contents(one.root)) == PART + 7 + 9 + 5 + 3
+    assert len(contents(one.root)) == PART + 7 + 9 + 5 + 4
 
 
 def test_a_second_call_does_nothing(root: Path, tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     root = folder_tree(tmp_path / "root", {"real": 1})
     os.mkfifo(root / "real" / "pipe.png")
     report = run(job(root, tmp_path / "data"))
-    assert [row["reason"] for row in rows(report.root, "skipped.parquet")] == ["not_an_image"]
+    assert [row["reason"] for row in rows(report.root, "skipped.parquet")] == ["not_a_file"]
 
 
 def test_a_part_file_that_is_damaged_is_made_again(root: Path, tmp_path: Path) -> None:

@@ -204,10 +204,10 @@ def test_a_file_without_our_footer_is_refused(tmp_path: Path, metadata: dict[byt
 
 
 def test_another_schema_version_is_told_before_anything_else(tmp_path: Path) -> None:
-    stored = json.dumps({"schema_version": 2, "a key of the future": 1}).encode()
+    stored = json.dumps({"schema_version": 3, "a key of the future": 1}).encode()
     table = pa.Table.from_pylist([face("a")], schema=COLUMNS.with_metadata({b"dfad_bench": stored}))
     write_table(tmp_path / "toy", table)
-    assert "has schema version 2, this dfad-bench reads 1" in refusal(tmp_path / "toy")
+    assert "has schema version 3, this dfad-bench reads 2" in refusal(tmp_path / "toy")
 
 
 def test_an_unknown_key_in_the_footer_is_named(tmp_path: Path) -> None:
@@ -307,10 +307,13 @@ def test_a_selection_fingerprint_does_not_depend_on_the_order_of_rows_on_disk(di
 # --- header features -----------------------------------------------------------------------------------------------
 
 
+CODED = {"jpeg_quality": 75, "jpeg_chroma_quality": 50, "jpeg_subsampling": "4:2:0"}
+
+
 def test_header_features_have_the_values_of_the_file_around_the_face() -> None:
     table = manifest_in_memory(
         [
-            face("a", original_format="JPEG", original_width=1024, original_height=256, jpeg_quality=75),
+            face("a", original_format="JPEG", original_width=1024, original_height=256, **CODED),
             face("b", original_format="PNG", original_width=64, original_height=128),
             face("c", original_format="WEBP", original_width=1, original_height=1),
             face("d", original_format="JPEG", original_width=1, original_height=1, jpeg_quality=0),
@@ -327,6 +330,8 @@ def test_header_features_have_the_values_of_the_file_around_the_face() -> None:
         "log2_aspect": [2, -1, 0, 0],
         "has_jpeg_quality": [1, 0, 0, 1],
         "jpeg_quality": [0.75, 0, 0, 0],
+        "jpeg_chroma_quality": [0.5, 0, 0, 0],
+        "jpeg_chroma_share": [0.25, 0, 0, 0],
     }
     assert tuple(expected) == HEADER_FEATURES
     np.testing.assert_allclose(features, np.transpose(list(expected.values())), rtol=1e-6)

@@ -8,13 +8,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.types import Annotation, Detection
+from dfad_bench.types import Annotation, Detection, WeightsFile
 
 
 class Annotated:
     """Returns the source's box and landmarks; an image without a box has no face, and the ledger says so."""
 
     default_margin: ClassVar[float] = 1.3
+    looks_at_pixels: ClassVar[bool] = False
+    weights: ClassVar[tuple[WeightsFile, ...]] = ()
     weights_sha256: str | None = None
 
     def detect(

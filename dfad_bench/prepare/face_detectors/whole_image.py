@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.types import Annotation, Detection
+from dfad_bench.types import Annotation, Detection, WeightsFile
 
 
 class WholeImage:
@@ -16,6 +16,8 @@ class WholeImage:
     which would tell images of different shape apart."""
 
     default_margin: ClassVar[float] = 1.0
+    looks_at_pixels: ClassVar[bool] = False
+    weights: ClassVar[tuple[WeightsFile, ...]] = ()
     weights_sha256: str | None = None
 
     def detect(

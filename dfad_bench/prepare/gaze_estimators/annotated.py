@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.types import Annotation, Gaze
+from dfad_bench.types import Annotation, Gaze, WeightsFile
 
 
 class Annotated:
     """Returns the source's own gaze, NaN where it gives none."""
 
+    weights: ClassVar[tuple[WeightsFile, ...]] = ()
     weights_sha256: str | None = None
+    feature_dim: int = 0
 
     def estimate(
         self,

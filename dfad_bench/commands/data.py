@@ -1,0 +1,204 @@
+"""The commands ``prepare`` and ``audit``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfad_bench import console
+from dfad_bench.commands.options import DataOption, FormatOption, data_folder
+from dfad_bench.console import Format
+from dfad_bench.errors import FAILED, INCOMPLETE
+
+if TYPE_CHECKING:
+    from dfad_bench.prepare.pipeline import Report
+    from dfad_bench.prepare.plan import Job, Plan
+
+
+def prepare(
+    source: Annotated[
+        str,
+        typer.Option("--source", help="A registered source, hf:org/name@revision, or the path of a .py file."),
+    ],
+    root: Annotated[Path | None, typer.Option("--root", help="Where the source's files lie.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call the result.", show_default="the source")
+    ] = None,
+    data: DataOption = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A source's option, as option=value.")] = None,
+    face_detector: Annotated[
+        str | None, typer.Option("--face-detector", help="How faces are found.", show_default="the source's own")
+    ] = None,
+    gaze_estimator: Annotated[
+        str | None, typer.Option("--gaze-estimator", help="How gaze is estimated.", show_default="the source's own")
+    ] = None,
+    path_map: Annotated[
+        str | None, typer.Option("--path-map", help="For sources that list paths: old=new, where files have moved.")
+    ] = None,
+    accept_terms: Annotated[bool, typer.Option("--accept-terms", help="Accept the dataset's terms of use.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never download anything.")] = False,
+    size: Annotated[int, typer.Option("--size", min=16, max=2048, help="Side of the crop in pixels.")] = 256,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            min=0.5,
+            max=4.0,
+            help="Side of the crop over the box's longer side.",
+            show_default="the detector's own, 1.3 for faces found in an image",
+        ),
+    ] = None,
+    align: Annotated[bool, typer.Option("--align", help="Turn faces upright by their five landmarks.")] = False,
+    full_decode: Annotated[
+        bool, typer.Option("--full-decode", help="Never decode a large JPEG at reduced scale.")
+    ] = False,
+    min_face: Annotated[float, typer.Option("--min-face", min=1, help="Pixels of a face's longer side.")] = 20.0,
+    max_cut_off: Annotated[
+        float, typer.Option("--max-cut-off", min=0, max=1, help="Share of a face that may lie outside the image.")
+    ] = 0.3,
+    min_sharpness: Annotated[
+        float,
+        typer.Option("--min-sharpness", min=0, help="Variance of the crop's Laplacian; blurred generators suffer."),
+    ] = 0.0,
+    max_faces: Annotated[
+        int | None, typer.Option("--max-faces", min=1, help="Skip images with more faces.", show_default="any")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many images per generator.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and check the listing; write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Prepare anew what was prepared before.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Cut faces out of a source and write its manifest. Run again to go on after a stop."""
+    from dfad_bench import weights
+    from dfad_bench.prepare import pipeline
+    from dfad_bench.prepare.options import build_job
+    from dfad_bench.prepare.plan import plan
+
+    if offline:
+        weights.forbid_downloads()
+    weights.report_downloads(console.progress)
+    job = build_job(
+        source,
+        data_folder(data),
+        root=root,
+        name=name,
+        settings=[*(settings or ()), *([f"path_map={path_map}"] if path_map else [])],
+        face_detector=face_detector,
+        gaze_estimator=gaze_estimator,
+        size=size,
+        margin=margin,
+        thresholds={
+            "align": align,
+            "full_decode": full_decode,
+            "min_face": min_face,
+            "max_cut_off": max_cut_off,
+            "min_sharpness": min_sharpness,
+            "max_faces": max_faces,
+        },
+        limit=limit,
+        workers=workers,
+    )
+    _settle_terms(job, accept_terms)
+    with console.progress("listing") as listing:
+        planned = plan(job, listing)
+    _show_plan(planned, format)
+    if dry_run:
+        if format is Format.json:
+            console.show_json(
+                {"declared": planned.declared, "missing": planned.missing, "defects": planned.defects.counts}
+            )
+        return
+    with console.progress(f"preparing {job.name}") as bar:
+        report = pipeline.prepare(job, planned, overwrite=overwrite, on_progress=bar)
+    _show_report(report, format)
+    if report.skipped:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _settle_terms(job: Job, accept_terms: bool) -> None:
+    """Show terms that were not accepted yet, and go on only if they are now."""
+    from dfad_bench.prepare import terms
+
+    found = terms.terms_of(job.source, job.plugin)
+    if found is None or terms.is_accepted(found):
+        return
+    console.note(found.text)
+    if not accept_terms:
+        raise terms.refusal(found)
+    terms.accept(found)
+
+
+def _show_plan(planned: Plan, format: Format) -> None:
+    if format is Format.human:
+        rows = [(g, planned.declared[g], planned.declared[g] - planned.missing[g]) for g in sorted(planned.declared)]
+        console.show_table("source", ("generator", "expected", "found"), rows)
+    for kind, count in sorted(planned.defects.counts.items()):
+        console.warn(f"{kind} ({count}): {'; '.join(planned.defects.examples[kind])}")
+    if missing := planned.missing.total():
+        console.warn(
+            f"{missing} listed images are missing, such as {planned.first_missing}. They will be in skipped.parquet."
+        )
+
+
+def _show_report(report: Report, format: Format) -> None:
+    if format is Format.json:
+        console.show_json(dataclasses.asdict(report))
+        return
+    rows = [
+        (c.generator, c.declared, c.kept, c.enlarged, c.with_gaze, _counted(c.without_gaze), _counted(c.skipped))
+        for c in report.generators
+    ]
+    kept = sum(count.kept for count in report.generators)
+    notes = [f"{kept} faces in {report.root}; {report.resumed} of {report.parts} parts were finished before."]
+    if any(count.enlarged for count in report.generators):
+        notes.append("enlarged: the face was smaller than the crop, so its pixels are interpolated (crop_scale > 1).")
+    if report.seconds:
+        notes.append(
+            "seconds in each stage, all workers together: "
+            + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
+        )
+    columns = ("generator", "expected", "kept", "enlarged", "with gaze", "gaze not guessed", "skipped")
+    console.show_table("prepared", columns, rows, notes)
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
+
+
+def audit(
+    manifest: Annotated[str, typer.Argument(help="A prepared source by name, or the folder of its manifest.")],
+    data: DataOption = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Also write the report as JSON to this file.")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Ask of a manifest whether it can be trusted: missing files, leakage, and what the files alone give away."""
+    from dfad_bench.analysis import audit as audits
+    from dfad_bench.records.manifest import read_manifest
+    from dfad_bench.records.results import write_text
+
+    with console.progress("auditing"):
+        report = audits.audit(read_manifest(_manifest_folder(manifest, data)))
+    if output is not None:
+        write_text(output, report.model_dump_json(indent=1) + "\n")
+    if format is Format.json:
+        console.show_json(report.model_dump())
+    else:
+        for title, columns, rows in audits.tables(report):
+            console.show_table(title, columns, rows)
+        for warning in report.warnings:
+            console.warn(warning)
+        for problem in report.problems:
+            console.fail(problem)
+        console.show_verdict(report.verdict)
+    if report.problems:
+        raise typer.Exit(FAILED)
+
+
+def _manifest_folder(manifest: str, data: Path | None) -> Path:
+    folder = data_folder(data) / manifest
+    return folder if folder.is_dir() else Path(manifest)

@@ -1,0 +1,73 @@
+"""The gaze features beside a manifest: one float32 row per face, in the manifest's order, as safetensors."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from dfad_bench.errors import DataError
+from dfad_bench.records.manifest import FEATURES
+
+KEY = "gaze_features"
+
+
+class FeaturesWriter:
+    """Writes [rows, width] float32 as it comes, row block by row block; the file takes its name only when complete.
+
+    The header of safetensors holds the shape, so the number of rows must be known; ``safetensors.save_file`` would need
+    all of them in memory.
+    """
+
+    def __init__(self, root: Path, rows: int, width: int) -> None:
+        self._path, self._rows, self._width = root / FEATURES, rows, width
+        self._temporary = root / f".{FEATURES}.part"
+        self._written = 0
+
+    def __enter__(self) -> FeaturesWriter:
+        size = 4 * self._rows * self._width
+        tensor = {"dtype": "F32", "shape": [self._rows, self._width], "data_offsets": [0, size]}
+        header = json.dumps({KEY: tensor}).encode()
+        header += b" " * (-len(header) % 8)  # so that the data are aligned
+        self._file = self._temporary.open("wb")
+        self._file.write(struct.pack("<Q", len(header)) + header)
+        return self
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Append rows [n, width]."""
+        if rows.shape[1:] != (self._width,) or rows.dtype != np.float32:
+            raise ValueError(f"expected rows [n, {self._width}] float32, got {rows.shape} {rows.dtype}")
+        self._file.write(np.ascontiguousarray(rows, "<f4").data)
+        self._written += len(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if kind is None and self._written == self._rows:
+            self._temporary.replace(self._path)
+            return
+        self._temporary.unlink(missing_ok=True)
+        if kind is None:
+            raise ValueError(f"{self._written} rows were written where {self._rows} were promised")
+
+
+def read_features(root: Path) -> NDArray[np.float32]:
+    """Return the gaze features [N, D] of the manifest in ``root``, in its order; NaN where a face has none.
+
+    Raises DataError where the file is missing or is none of ours.
+    """
+    path = root / FEATURES
+    if not path.is_file():
+        raise DataError(f"{root} has no {FEATURES}: prepare it with a gaze estimator that gives features.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            features: NDArray[np.float32] = file.get_tensor(KEY)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read as gaze features: {error}. Prepare the source again.") from None
+    return features
