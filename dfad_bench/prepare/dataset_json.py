@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 """From the least to the most strict: what stands in two is never trained on."""
 COMPRESSIONS = ("raw", "c0", "c23", "c40")
 SHAPE = "{dataset: {label: {train|val|test: {video: {label, frames}}}}}"
-_REAL_OR_FAKE = re.compile(r"(?:^|[_-])(?:(real)|fake[a-z]?)$", re.IGNORECASE)
+_REAL_OR_FAKE = re.compile(r"(?:^|[_-])(?:((?i:real))|(?i:fake)[A-Z]?)$")
 _FAKES_WITHOUT_SUFFIX = frozenset(("FF-DF", "FF-F2F", "FF-FS", "FF-NT", "FF-FH", "FF-SH"))
 _LAST_NUMBER = re.compile(r"(\d+)\D*$", re.ASCII)
 Item = TypeVar("Item")
