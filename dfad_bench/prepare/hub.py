@@ -49,6 +49,8 @@ class HubDataset:
         unknown repository, revision or configuration, and without the package; DataError where the Hub is gated or cannot be
         reached, the cache holds another commit, or the files are broken.
         """
+        if self.is_local and self.revision is not None:
+            raise UsageError(f"A local folder has no revision: write hf:{self.repo}, without @{self.revision}.")
         if self.is_local and not self._local.is_dir():
             raise UsageError(
                 f"There is no folder {self._local}. Expected one that holds Parquet files or an imagefolder."

@@ -13,8 +13,10 @@ import yaml
 from dfad_bench.errors import DataError, DfadError, UsageError
 from dfad_bench.prepare.options import build_source, check_root, check_source_name
 from dfad_bench.prepare.sources.folder import FolderSource
-from dfad_bench.types import RawImage
-from tests.prepare.builders import folder_tree, job, rows, run, write
+from dfad_bench.taxonomy import known
+from dfad_bench.testing import check_source
+from dfad_bench.types import Defect, RawImage
+from tests.prepare.builders import folder_tree, job, no_defect, rows, run, write
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -29,7 +31,12 @@ def mapped(folder: Path, content: Any) -> FolderSource:
 
 
 def listed(root: Path, source: FolderSource | None = None) -> list[RawImage]:
-    return list((source or FolderSource()).images(root))
+    return list((source or FolderSource()).images(root, no_defect))
+
+
+def listed_with_defects(root: Path, source: FolderSource) -> tuple[list[RawImage], list[Defect]]:
+    defects: list[Defect] = []
+    return list(source.images(root, defects.append)), defects
 
 
 def test_known_names_need_no_yaml(tmp_path: Path) -> None:
@@ -86,6 +93,11 @@ def test_one_person_named_twice_is_one_person(tmp_path: Path) -> None:
         ({"source_split": "/(.*)\\.png"}, UsageError, "source_split matches"),
         ({"frame": "/(.*)\\.png"}, UsageError, "is no number"),
         ({"ignore": ["real", "stylegan3"]}, UsageError, "has no sub-folder"),
+        ({"generators": {"stylegan33": "real"}}, UsageError, r"Did you mean 'stylegan3'\?"),
+        ({"generators": {"../real": "real"}}, DataError, "must be a folder's path relative to the root"),
+        ({"generators": {"/real": "real"}}, DataError, "must be a folder's path relative to the root"),
+        ({"generators": {"real/": "real"}}, DataError, "must be a folder's path relative to the root"),
+        ({"ignore": ["./real"]}, DataError, "must be a folder's path relative to the root"),
     ],
 )
 def test_a_wrong_yaml_is_one_line(tmp_path: Path, content: Any, error: type[DfadError], part: str) -> None:
@@ -93,6 +105,92 @@ def test_a_wrong_yaml_is_one_line(tmp_path: Path, content: Any, error: type[Dfad
     with pytest.raises(error, match=part) as caught:
         listed(root, mapped(tmp_path, content))
     assert "\n" not in str(caught.value)
+
+
+GENFACE = """
+generators:
+  EFS/DDPM: {name: ddpm, domain: celeba-hq}
+  EFS/LatDiff: {name: latdiff, domain: celeba-hq}
+  EFS/CollDiff: {name: colldiff, domain: celeba-hq}
+  EFS/StyleGAN3: {name: stylegan3, domain: ffhq}
+  AM/Diffae: {name: diffae, domain: celeba-hq}
+  AM/LatTrans: {name: lattrans, domain: celeba-hq}
+  AM/IA-FaceS: {name: ia_faces, domain: celeba-hq}
+  FS/DiffFace: {name: diffface, domain: celeba-hq}
+  FS/FSLSD: {name: fslsd, domain: celeba-hq}
+  FS/FaceSwapper: {name: faceswapper, domain: celeba-hq}
+  Real/FFHQ: {name: real, domain: ffhq, licence: CC-BY-NC-SA-4.0}
+  Real/CelebA-HQ: {name: real, domain: celeba-hq}
+licence: research only
+source_split: "/(train|val|test)/"
+"""
+GENFACE_LABELS = {
+    "ddpm": ("diffusion", "efs"),
+    "latdiff": ("diffusion", "efs"),
+    "colldiff": ("diffusion", "efs"),
+    "stylegan3": ("gan", "efs"),
+    "diffae": ("diffusion", "am"),
+    "lattrans": ("gan", "am"),
+    "ia_faces": ("gan", "am"),
+    "diffface": ("diffusion", "fs"),
+    "fslsd": ("gan", "fs"),
+    "faceswapper": ("gan", "fs"),
+    "real": ("real", "real"),
+}
+"""Family and forgery type as the GenFace paper gives them (arXiv:2402.02003)."""
+
+
+def genface(root: Path) -> Path:
+    folders = yaml.safe_load(GENFACE)["generators"]
+    return touch(
+        root, *(f"{folder}/{split}/{n}.png" for folder in folders for split in ("train", "test") for n in "12")
+    )
+
+
+def test_a_copy_of_genface_is_read_by_nested_folders(tmp_path: Path) -> None:
+    root = genface(tmp_path / "GenFace")
+    source = mapped(tmp_path, GENFACE)
+    images = listed(root, source)
+    assert len(images) == 12 * 4
+    assert {i.generator: (i.family, i.forgery_type) for i in images} == GENFACE_LABELS
+    assert {i.domain for i in images if i.generator == "real"} == {"ffhq", "celeba-hq"}
+    assert {i.licence for i in images if i.domain == "ffhq" and i.generator == "real"} == {"CC-BY-NC-SA-4.0"}
+    assert {i.source_split for i in images} == {"train", "test"}
+    assert source.generators(root) == (), "the taxonomy knows all of them"
+    check_source(source, root)
+
+
+def test_the_names_of_genface_s_generators_need_no_translation(tmp_path: Path) -> None:
+    names = [folder.partition("/")[2] for folder in yaml.safe_load(GENFACE)["generators"] if "Real" not in folder]
+    found = [known().get(name) for name in names]
+    assert {g.name: (g.family, g.forgery_type) for g in found} | {"real": ("real", "real")} == GENFACE_LABELS
+
+
+def test_neighbours_of_a_nested_folder_go_by_their_own_names(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "EFS/ours/1.png", "EFS/StyleGAN3/2.png", "EFS/masks/3.png", "real/4.png")
+    our = {"name": "our_own", "family": "flow", "forgery_type": "efs"}
+    images = listed(root, mapped(tmp_path, {"generators": {"EFS/ours": our}, "ignore": ["EFS/masks"]}))
+    assert [(i.generator, i.key) for i in images] == [
+        ("stylegan3", "EFS/StyleGAN3/2.png"),
+        ("our_own", "EFS/ours/1.png"),
+        ("real", "real/4.png"),
+    ]
+    touch(root, "EFS/zebras/5.png")
+    with pytest.raises(UsageError, match="folder 'EFS/zebras': 'zebras' is no known generator"):
+        listed(root, mapped(tmp_path, {"generators": {"EFS/ours": our}, "ignore": ["EFS/masks"]}))
+
+
+def test_images_beside_nested_folders_are_told(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "EFS/DDPM/1.png", "EFS/loose.png", "EFS/notes.txt")
+    images, (defect,) = listed_with_defects(root, mapped(tmp_path, {"generators": {"EFS/DDPM": "ddpm"}}))
+    assert [i.key for i in images] == ["EFS/DDPM/1.png"]
+    assert (defect.kind, defect.detail.split()[0]) == ("loose_images", "EFS")
+
+
+def test_a_folder_and_one_below_it_cannot_both_be_described(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "EFS/DDPM/1.png")
+    with pytest.raises(UsageError, match="describes EFS and, below it, EFS/DDPM"):
+        listed(root, mapped(tmp_path, {"generators": {"EFS": "stylegan3", "EFS/DDPM": "ddpm"}}))
 
 
 def test_an_absent_yaml_is_one_line(tmp_path: Path) -> None:
@@ -109,7 +207,7 @@ def test_an_unknown_folder_is_named_with_the_nearest_generator(tmp_path: Path) -
 def test_a_wrong_folder_is_found_before_the_first_image(tmp_path: Path) -> None:
     root = touch(tmp_path, "real/a.png", "zebras/b.png")
     with pytest.raises(UsageError, match="zebras"):
-        next(iter(FolderSource().images(root)))
+        next(iter(FolderSource().images(root, no_defect)))
 
 
 def test_two_labels_for_one_generator_are_refused(tmp_path: Path) -> None:
@@ -119,10 +217,17 @@ def test_two_labels_for_one_generator_are_refused(tmp_path: Path) -> None:
         listed(root, source)
 
 
-def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_told_and_the_others_are_read(tmp_path: Path) -> None:
     root = touch(tmp_path, "real/a.png", "stylegan3/notes.txt")
-    with pytest.raises(UsageError, match="stylegan3 holds no image"):
-        listed(root)
+    images, defects = listed_with_defects(root, FolderSource())
+    assert [image.key for image in images] == ["real/a.png"]
+    assert defects == [Defect("empty_folder", "stylegan3 holds no image")]
+
+
+def test_a_root_without_any_image_is_an_error(tmp_path: Path) -> None:
+    root = touch(tmp_path, "real/a.txt", "stylegan3/notes.txt")
+    with pytest.raises(UsageError, match=r"No folder of .* holds an image \(\.bmp, \.gif"):
+        listed_with_defects(root, FolderSource())
 
 
 def test_a_root_without_folders_is_an_error(tmp_path: Path) -> None:

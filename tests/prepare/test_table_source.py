@@ -15,17 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfad_bench.errors import DataError, UsageError
-from dfad_bench.prepare.pipeline import plan, prepare
+from dfad_bench.prepare.payloads import FilePayload
+from dfad_bench.prepare.pipeline import prepare
+from dfad_bench.prepare.plan import plan
 from dfad_bench.prepare.sources.table import TableSource
+from dfad_bench.testing import check_source
 from dfad_bench.types import RawImage
-from tests.prepare.builders import encoded, images, job, json_lines, pixels, rows, run, write
+from tests.prepare.builders import encoded, images, job, json_lines, no_defect, pixels, rows, run, write
 
 ROW = {"path": "img/0000.png", "generator": "stylegan3"}
 SECRET = encoded(pixels(99), "PNG")
 
 
 def listed(root: Path, **options: Any) -> list[RawImage]:
-    return list(TableSource(**options).images(root))
+    return list(TableSource(**options).images(root, no_defect))
 
 
 def complaint(root: Path, *bad: dict[str, Any], **options: Any) -> str:
@@ -46,6 +49,7 @@ FULL = [
         "frame": 12,
         "identities": ["a", "b"],
         "licence": "CC0",
+        "mask": "masks/0000.png",
         "box": [1.0, 2.0, 30.0, 40.5],
         "landmarks": [float(n) for n in range(10)],
         "gaze_pitch": 0.25,
@@ -55,14 +59,14 @@ FULL = [
 ]
 
 
-def write_csv(path: Path, lists: str) -> None:
+def write_csv(path: Path, lists: str, delimiter: str = ",") -> None:
     def cell(value: Any) -> Any:
         if isinstance(value, list):
             return json.dumps(value) if lists == "json" else "|".join(map(str, value))
         return value
 
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(FULL[0]))
+        writer = csv.DictWriter(file, list(FULL[0]), delimiter=delimiter)
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in FULL)
 
@@ -76,7 +80,9 @@ def comparable(image: RawImage) -> tuple[Any, ...]:
     return plain, None if note is None else (note.box, landmarks, note.gaze)
 
 
-@pytest.mark.parametrize("kind", ["csv with bars", "csv with JSON lists", "parquet", "csv with a byte-order mark"])
+@pytest.mark.parametrize(
+    "kind", ["csv with bars", "csv with JSON lists", "tsv", "parquet", "csv with a byte-order mark"]
+)
 def test_every_format_gives_the_same_images(tmp_path: Path, kind: str) -> None:
     json_lines(tmp_path / "a.jsonl", FULL)
     expected = [comparable(image) for image in listed(tmp_path, file="a.jsonl", domain="d")]
@@ -84,8 +90,8 @@ def test_every_format_gives_the_same_images(tmp_path: Path, kind: str) -> None:
         pq.write_table(pa.Table.from_pylist(FULL), tmp_path / "b.parquet")
         file = "b.parquet"
     else:
-        file = "b.csv"
-        write_csv(tmp_path / file, "json" if "JSON" in kind else "bars")
+        file = "b.tsv" if kind == "tsv" else "b.csv"
+        write_csv(tmp_path / file, "json" if "JSON" in kind else "bars", "\t" if kind == "tsv" else ",")
         if "mark" in kind:
             write(tmp_path / file, b"\xef\xbb\xbf" + (tmp_path / file).read_bytes())
     assert [comparable(image) for image in listed(tmp_path, file=file, domain="d")] == expected
@@ -97,6 +103,7 @@ def test_every_column_arrives_where_it_belongs(tmp_path: Path) -> None:
     assert (fake.generator, fake.family, fake.forgery_type) == ("stylegan3", "gan", "efs")
     assert (fake.domain, fake.source_split, fake.video, fake.frame) == ("ffhq", "train", "clip1", 12)
     assert (fake.identities, fake.licence) == (("a", "b"), "CC0")
+    assert fake.mask == FilePayload(tmp_path, "masks/0000.png")
     assert fake.annotation is not None
     assert fake.annotation.box == (1.0, 2.0, 30.0, 40.5)
     assert fake.annotation.landmarks is not None
@@ -104,6 +111,12 @@ def test_every_column_arrives_where_it_belongs(tmp_path: Path) -> None:
     assert fake.annotation.gaze == (0.25, -0.5)
     assert (real.generator, real.family, real.forgery_type) == ("real", "real", "real")
     assert (real.domain, real.licence, real.identities, real.annotation) == ("d", "ours", (), None)
+    assert real.mask is None
+
+
+def test_it_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    json_lines(tmp_path / "a.jsonl", FULL)
+    check_source(TableSource(), tmp_path)
 
 
 def test_a_domain_that_nobody_names_is_the_folder_s(tmp_path: Path) -> None:
@@ -284,7 +297,7 @@ def test_a_link_that_stays_below_the_root_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("loop.png", "bad_path"), ("a\0b.png", "bad_path"), ("img", "not_an_image")]
+    ("path", "reason"), [("loop.png", "bad_path"), ("a\0b.png", "bad_path"), ("img", "not_a_file")]
 )
 def test_a_path_that_cannot_be_read_is_a_ledger_row(tmp_path: Path, path: str, reason: str) -> None:
     root = tmp_path / "root"

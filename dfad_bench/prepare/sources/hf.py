@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
@@ -23,6 +25,8 @@ IGNORE = "ignore"
 """The value in a label map that leaves a label's images out."""
 _MOST_LABELS = 1000
 """A column of more values than this is no column of labels."""
+_AT_ONCE = 1024
+"""Rows whose cells are held at a time."""
 _TEXT, _BYTES = ("string", "large_string"), ("binary", "large_binary")
 
 
@@ -133,6 +137,9 @@ class HubSource:
             if column is not None and column not in features:
                 hint = did_you_mean(column, features)
                 raise UsageError(f"{self.repo} has no column {column!r} ({what}).{hint} It has: {', '.join(features)}.")
+        for what, column in columns.named().items():
+            if what != "identities" and type(features[column]).__name__ not in ("Value", "ClassLabel"):
+                raise UsageError(f"{self.repo}: column {column!r} ({what}) holds no text and no numbers.")
         names = {column: feature.names for column, feature in features.items() if hasattr(feature, "names")}
         images = [column for column, feature in features.items() if _is_image(feature)]
         image = self.image_column or _only(images, f"{self.repo}: image_column", features)
@@ -250,17 +257,27 @@ def _only(candidates: Sequence[str], what: str, features: Mapping[str, Any]) -> 
 
 
 def _rows(split: Any, layout: _Layout, folders: tuple[str, ...]) -> Iterator[tuple[HubImage, int, dict[str, Any]]]:
-    """Yield payload, number within the split and the cells that matter of each row, without touching the images."""
+    """Yield payload, number within the split and the cells that matter of each row, without touching the images.
+
+    In the dataset's order, but where a column names videos those follow each other.
+    """
+    arrows = arrow_files(split)
+    if not arrows:
+        return
     columns = list(dict.fromkeys((layout.label, *layout.columns.named().values())))
-    number = 0
-    for arrow in arrow_files(split):
-        # the folders that datasets names after the folder or repository, the configuration, the version and the contents
-        version = "/".join(Path(arrow).parts[-5:])
-        row = 0
-        for batch in arrow_table(arrow).select(columns).to_batches(1024):
-            for cells in batch.to_pylist():
-                yield HubImage(arrow, row, layout.image, version, folders), number, cells
-                row, number = row + 1, number + 1
+    whole = pa.concat_tables([arrow_table(arrow).select(columns) for arrow in arrows])
+    starts = np.cumsum([0, *(arrow_table(arrow).num_rows for arrow in arrows)])
+    # the folders that datasets names after the folder or repository, the configuration, the version and the contents
+    versions = ["/".join(Path(arrow).parts[-5:]) for arrow in arrows]
+    keys = [(column, "ascending") for column in (layout.columns.video, layout.label) if column]
+    order = pc.sort_indices(whole, sort_keys=keys) if layout.columns.video else None
+    for start in range(0, whole.num_rows, _AT_ONCE):
+        some = whole.slice(start, _AT_ONCE) if order is None else whole.take(order.slice(start, _AT_ONCE))
+        for offset, cells in enumerate(some.to_pylist(), start=start):
+            number = offset if order is None else order[offset].as_py()
+            file = int(np.searchsorted(starts, number, side="right")) - 1
+            row = number - int(starts[file])
+            yield HubImage(arrows[file], row, layout.image, versions[file], folders), number, cells
 
 
 SOURCE = HubSource
