@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_the_contract_of_estimators_holds(estimator: L2CS) -> None:
 def test_no_face_is_no_gaze(estimator: L2CS) -> None:
     gaze = estimator.estimate(np.zeros((0, 64, 64, 3), np.uint8), np.zeros((0, 5, 2), np.float32), [])
     assert gaze.pitch.shape == (0,) and gaze.features is not None and gaze.features.shape == (0, 2048)
+
+
+def test_in_a_worker_one_thread_is_taken(estimator: L2CS, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setenv("DFAD_BENCH_WEIGHTS", str(weights.parent))
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    L2CS()
+    assert taken == []
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the main process")
+    L2CS()
+    assert taken == [1]
 
 
 def hollow_state() -> dict[str, torch.Tensor]:
