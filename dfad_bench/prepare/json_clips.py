@@ -16,7 +16,9 @@ from dfad_bench.types import Defect, OnDefect
 
 _BELOW_ROOT = ("", "datasets/rgb", "rgb", "datasets", "deepfakes_detection_datasets")
 """Where the paths of a JSON may begin below the root: a JSON's own paths often leave these out."""
-_CLIPS_TRIED, _LOOKS = 16, 4000
+_CLIPS_TRIED, _CLIPS_OF_A_PART = 16, 400
+_LOOKS = 10_000
+"""How often the disk is asked at most: a hostile file may hold any number of beginnings."""
 Class = TypeVar("Class", bound=Hashable)
 
 
@@ -54,6 +56,7 @@ class PathFinder:
         for head, alike in by_head.items():
             tries = evenly_spaced(alike, _CLIPS_TRIED)
             found = next((placing for path in tries if (placing := self._look(path))), None)
+            found = found or self._look_for_a_part(head, evenly_spaced(alike, _CLIPS_OF_A_PART))
             exists |= found is not None
             if found or head not in self._placings:
                 self._placings[head] = found or self._by_name(head)
@@ -112,9 +115,21 @@ class PathFinder:
         for below in _BELOW_ROOT:
             for strip in range(1 if path.startswith("/") else 0, len(parts) - 1):
                 self._looks += 1
-                if self._looks > _LOOKS:  # a hostile file may hold any number of beginnings
+                if self._looks > _LOOKS:
                     return None
                 if self._is_file(posixpath.join(below, *parts[strip:])):
+                    return strip, below
+        return None
+
+    def _look_for_a_part(self, head: str, paths: Iterable[str]) -> tuple[int, str] | None:
+        """Look for many more files, each in the likely places only: the user may have a small part of the dataset."""
+        strip, _ = self._by_name(head)
+        for path in paths:
+            for below in _BELOW_ROOT:
+                self._looks += 1
+                if self._looks > _LOOKS:
+                    return None
+                if self._is_file(posixpath.join(below, *path.split("/")[strip:])):
                     return strip, below
         return None
 
@@ -159,7 +174,7 @@ def read_clips(
     absent: list[str] = []
     for file in files:
         listed = [clip for clip in read_dataset_json(file, on_defect, fakes) if keep(clip)]
-        paths = [clip.frames[len(clip.frames) // 2] for clip in listed if clip.frames]
+        paths = [clip.frames[place] for clip in listed for place in {0, len(clip.frames) // 2} if clip.frames]
         learnt.extend(paths)
         if not paths and were_named:
             raise UsageError(f"{file} lists no frame of what is wanted. Check --set json and the other settings.")

@@ -269,6 +269,14 @@ def test_a_wrong_root_is_refused_with_what_is_near(ff: Path, tmp_path: Path) -> 
         listed(above, json=json_file)
 
 
+def test_a_small_part_of_a_dataset_is_enough(tmp_path: Path) -> None:
+    videos = {f"{v:05d}": clip("DFDC_Fake", f"DFDC/test/frames/{v:05d}", 1) for v in range(3000)}
+    listing(tmp_path, "DFDC", {"DFDC_Fake": {"test": videos}})
+    on_disk(tmp_path, *(f"DFDC/test/frames/{v:05d}" for v in range(1200, 1215)), count=1)
+    images, _ = listed(tmp_path)
+    assert len(images) == 3000 and sum(i.payload.stamp() != "missing" for i in images) == 15
+
+
 def test_a_root_without_json_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no dataset JSON.*--set json=FILE"):
         listed(tmp_path)
