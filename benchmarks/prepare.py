@@ -16,7 +16,8 @@ BIN = Path(sys.executable).parent
 def prepare(data: Path, source: str, workers: int, *more: str) -> Measured:
     """Run `dfad-bench prepare` into a fresh folder."""
     command = [str(BIN / "dfad-bench"), "prepare", "--source", source, "--data", str(data), "--workers", str(workers)]
-    return run([*command, *more])
+    crops = [] if source == "demo" else ["--face-detector", "whole_image", "--gaze-estimator", "annotated"]
+    return run([*command, *crops, *more])
 
 
 def write_photographs(root: Path, count: int) -> None:

@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 from dfad_bench.cli import app
 
+CROPS = ("--face-detector", "whole_image", "--gaze-estimator", "annotated")
+"""For images that are faces already, and no weights."""
 PROGRAM = Path(sys.executable).parent / "dfad-bench"
 
 
@@ -102,29 +104,93 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_json_on_stdout_is_nothing_but_json_and_skips_are_exit_code_3(photos: Path, tmp_path: Path) -> None:
-    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--format", "json")
+    answer = call(
+        "prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--format", "json", *CROPS
+    )
     assert answer.exit_code == 3
     report = json.loads(answer.stdout)
     counts = {row["generator"]: row for row in report["generators"]}
     assert counts["real"]["kept"] == 6
-    assert counts["sd15"] == {"generator": "sd15", "declared": 6, "kept": 5, "enlarged": 5, "skipped": {"truncated": 1}}
+    assert counts["sd15"] == {
+        "generator": "sd15",
+        "declared": 6,
+        "kept": 5,
+        "enlarged": 5,
+        "with_gaze": 0,
+        "without_gaze": {},
+        "skipped": {"truncated": 1},
+    }
+    assert set(report["seconds"]) == {"read", "decode", "detect", "crop", "gaze", "encode", "write"}
 
 
 def test_a_dry_run_counts_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
-    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--dry-run")
+    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--dry-run", *CROPS)
     assert answer.exit_code == 0
     assert "sd15" in answer.stdout
     assert not (tmp_path / "d").exists()
 
 
 def test_check_manifest_names_an_altered_face(photos: Path, tmp_path: Path) -> None:
-    call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path, "--name", "ours")
+    call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path, "--name", "ours", *CROPS)
     assert call("check", "manifest", "ours", "--data", tmp_path).exit_code == 0
     face = sorted((tmp_path / "ours" / "faces").rglob("*.png"))[0]
     cv2.imwrite(str(face), np.zeros((256, 256, 3), np.uint8))
     answer = call("check", "manifest", "ours", "--data", tmp_path)
     assert answer.exit_code == 1
     assert "holds other pixels" in answer.stderr
+
+
+GATED = """
+from dfad_bench.prepare.sources.folder import FolderSource
+
+class Gated(FolderSource):
+    pass
+
+SOURCE = Gated
+"""
+
+
+def test_terms_that_are_not_accepted_are_shown_and_end_with_exit_code_4(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "gated.py").write_text(GATED, encoding="utf-8")
+    (tmp_path / "gated.terms.md").write_text("Do not redistribute.", encoding="utf-8")
+    command = ("prepare", "--source", tmp_path / "gated.py", "--root", photos, "--data", tmp_path / "d", *CROPS)
+    refused = call(*command)
+    assert refused.exit_code == 4
+    assert "Do not redistribute." in refused.stderr and "--accept-terms" in refused.stderr
+    assert not (tmp_path / "d").exists()
+    accepted = call(*command, "--accept-terms")
+    assert accepted.exit_code == 3 and "Do not redistribute." in accepted.stderr
+    again = call(*command)
+    assert again.exit_code == 3 and "Do not redistribute." not in again.stderr
+
+
+def test_without_weights_and_network_the_error_names_both_ways_on(photos: Path, tmp_path: Path) -> None:
+    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", "--offline")
+    assert answer.exit_code == 1
+    assert "DFAD_BENCH_WEIGHTS" in answer.stderr and "--face-detector haar" in answer.stderr
+    assert not (tmp_path / "d" / "folder" / "metadata.parquet").exists()
+
+
+def test_weights_are_listed_with_their_terms_and_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFAD_BENCH_WEIGHTS", str(tmp_path))
+    (tmp_path / "resnet34_gaze.onnx").write_bytes(b"")
+    rows = json.loads(call("list", "weights", "--format", "json").stdout)
+    by_file = {row["file"]: row for row in rows}
+    assert {row["here"] for row in rows if row["file"] != "resnet34_gaze.onnx"} == {"no"}
+    mobile = by_file["resnet34_gaze.onnx"]
+    assert (mobile["commercial use"], mobile["here"]) == ("no", str(tmp_path))
+    assert {row["commercial use"] for row in rows} <= {"yes", "no", "unclear"}
+    assert all(row["url"].startswith("https://") and row["licence"] and row["training data"] for row in rows)
+    assert call("list", "weights").exit_code == 0
+
+
+def test_defects_of_a_dataset_are_told_and_kept(photos: Path, tmp_path: Path) -> None:
+    (photos / "sdxl").mkdir()
+    answer = call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path / "d", *CROPS)
+    assert "empty_folder (1)" in answer.stderr and "sdxl" in answer.stderr
+    assert "empty_folder" in (tmp_path / "d" / "folder" / "report.json").read_text(encoding="utf-8")
 
 
 def test_ctrl_c_ends_with_130_and_names_the_command_that_goes_on(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dfad_bench.errors import DataError
 from dfad_bench.prepare.faces import pixel_sha256
 from dfad_bench.prepare.gaze_map import render_gaze_map
-from dfad_bench.records.manifest import read_manifest
+from dfad_bench.records.features import read_features
+from dfad_bench.records.manifest import FEATURES, read_footer, read_manifest
 
 
 def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Return one line per face whose crop or gaze map is missing, unreadable or altered; an empty list when all is well."""
     table = read_manifest(root, ("id", "file_name", "gaze_file_name", "gaze_pitch", "gaze_yaw", "sha256")).table
-    problems = []
+    problems = _feature_problems(root, table.num_rows)
     for done, row in enumerate(table.to_pylist(), start=1):
         problem = _problem(root, row["file_name"], row["sha256"])
         if problem is None and row["gaze_file_name"] is not None:
@@ -27,6 +29,17 @@ def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None =
         if on_progress:
             on_progress(done, table.num_rows)
     return problems
+
+
+def _feature_problems(root: Path, faces: int) -> list[str]:
+    width = read_footer(root).feature_dim
+    if not width:
+        return []
+    try:
+        shape = read_features(root).shape
+    except DataError as error:
+        return [str(error)]
+    return [] if shape == (faces, width) else [f"{FEATURES} is {shape}, expected {(faces, width)}"]
 
 
 def _problem(root: Path, file_name: str, sha256: str) -> str | None:

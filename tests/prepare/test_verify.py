@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dfad_bench.errors import UsageError
+from dfad_bench.prepare.gaze_map import encode_gaze_map, render_gaze_map
 from dfad_bench.prepare.verify import verify_manifest
+from dfad_bench.records.features import FeaturesWriter
+from dfad_bench.records.manifest import COLUMNS, read_footer, with_footer
 from tests.prepare.builders import face, images, job, json_lines, rows, run, write
 
 
@@ -63,6 +68,24 @@ def test_a_deleted_gaze_map_is_named(prepared: Path) -> None:
     name = second(prepared)["gaze_file_name"]
     (prepared / name).unlink()
     assert the_problem(prepared).endswith(f"{name} is missing")
+
+
+def test_a_gaze_map_of_another_gaze_is_named(prepared: Path) -> None:
+    name = second(prepared)["gaze_file_name"]
+    write(prepared / name, encode_gaze_map(render_gaze_map(0.1, -0.2)))
+    assert the_problem(prepared).endswith(f"{name} shows another gaze than the row gives")
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "none"])
+def test_gaze_features_that_do_not_fit_the_faces_are_named(prepared: Path, damage: str) -> None:
+    table = pq.read_table(prepared / "metadata.parquet")
+    footer = read_footer(prepared).model_copy(update={"feature_dim": 4})
+    pq.write_table(table.replace_schema_metadata(with_footer(COLUMNS, footer).metadata), prepared / "metadata.parquet")
+    if damage != "missing":
+        with FeaturesWriter(prepared, 3 - (damage == "shorter"), 4) as file:
+            file.add(np.zeros((3 - (damage == "shorter"), 4), np.float32))
+    problems = verify_manifest(prepared)
+    assert [("gaze_features.safetensors" in problem) for problem in problems] == [True] * (damage != "none")
 
 
 @pytest.mark.parametrize("kept", [0, 8, 60, 0.5, 0.95])
