@@ -37,6 +37,8 @@ _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 _EXPANSION = 4
 _FEATURES = 512 * _EXPANSION
 _EPSILON = 1e-5
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+"""What torch.load raises for files that are not weights, broken or worse."""
 _BATCH = {"cuda": 16, "cpu": 1}
 """On a CPU a batch of four was no faster than four faces one by one."""
 
@@ -107,34 +109,28 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _UNREADABLE as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
             f"{path} does not hold plain weights ({why}). Get the file from {L2CS.weights[0].url}."
         ) from None
-    expected = state_shapes()
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError(f"{path} holds a {type(state).__name__}, expected the tensors of L2CS-Net's ResNet-50 by name.")
     found = {name: value for name, value in state.items() if not str(name).endswith("num_batches_tracked")}
-    wrong = {
-        "lacks": expected.keys() - found.keys(),
-        "has the unknown": found.keys() - expected.keys(),
-        "has the wrong shape of": {
-            name for name in expected.keys() & found.keys() if found[name].shape != expected[name]
-        },
-    }
-    complaints = [f"{what} {shorten(sorted(map(str, names)), most=3)}" for what, names in wrong.items() if names]
-    if complaints:
-        raise DataError(f"{path} is not L2CS-Net's ResNet-50 with {BINS} bins: it {'; it '.join(complaints)}.")
+    if complaint := _differences(found):
+        raise DataError(f"{path} is not L2CS-Net's ResNet-50 with {BINS} bins: it {complaint}.")
     return {name: value.float() for name, value in found.items()}
+
+
+def _differences(state: Mapping[str, torch.Tensor]) -> str:
+    expected = state_shapes()
+    both = expected.keys() & state.keys()
+    wrong = {
+        "lacks": expected.keys() - both,
+        "has the unknown": state.keys() - both,
+        "has the wrong shape of": {name for name in both if state[name].shape != expected[name]},
+    }
+    return "; it ".join(f"{what} {shorten(sorted(map(str, names)), 3)}" for what, names in wrong.items() if names)
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
