@@ -16,9 +16,8 @@ from dfad_bench.types import Defect, OnDefect
 
 _BELOW_ROOT = ("", "datasets/rgb", "rgb", "datasets", "deepfakes_detection_datasets")
 """Where the paths of a JSON may begin below the root: a JSON's own paths often leave these out."""
-_CLIPS_TRIED, _CLIPS_OF_A_PART = 16, 400
-_LOOKS = 10_000
-"""How often the disk is asked at most: a hostile file may hold any number of beginnings."""
+_CLIPS_TRIED, _LOOKS = 16, 4000
+"""How many clips are looked for, and how often the disk is asked at most: a hostile file may hold any number of beginnings."""
 Class = TypeVar("Class", bound=Hashable)
 
 
@@ -52,11 +51,11 @@ class PathFinder:
                 by_head[self._head(path)].append(path)
             else:
                 mapped_paths.append(mapped)
-        exists = any(self._is_file(path) for path in evenly_spaced(mapped_paths, _CLIPS_TRIED))
+        exists = any(self._exists(path) for path in evenly_spaced(mapped_paths, _CLIPS_TRIED))
         for head, alike in by_head.items():
             tries = evenly_spaced(alike, _CLIPS_TRIED)
             found = next((placing for path in tries if (placing := self._look(path))), None)
-            found = found or self._look_for_a_part(head, evenly_spaced(alike, _CLIPS_OF_A_PART))
+            found = found or self._look_for_folders(head, alike)
             exists |= found is not None
             if found or head not in self._placings:
                 self._placings[head] = found or self._by_name(head)
@@ -117,25 +116,27 @@ class PathFinder:
                 self._looks += 1
                 if self._looks > _LOOKS:
                     return None
-                if self._is_file(posixpath.join(below, *parts[strip:])):
+                if self._exists(posixpath.join(below, *parts[strip:])):
                     return strip, below
         return None
 
-    def _look_for_a_part(self, head: str, paths: Iterable[str]) -> tuple[int, str] | None:
-        """Look for many more files, each in the likely places only: the user may have a small part of the dataset."""
+    def _look_for_folders(self, head: str, paths: Iterable[str]) -> tuple[int, str] | None:
+        """Look for the folders that the clips lie in: the user may have a few clips of a dataset's thousands."""
+        if head.split("/")[-1] not in self.datasets:
+            return None
         strip, _ = self._by_name(head)
-        for path in paths:
+        for folder in dict.fromkeys(posixpath.dirname(posixpath.dirname(path)) for path in paths):
             for below in _BELOW_ROOT:
                 self._looks += 1
                 if self._looks > _LOOKS:
                     return None
-                if self._is_file(posixpath.join(below, *path.split("/")[strip:])):
+                if self._exists(posixpath.join(below, *folder.split("/")[strip:]), Path.is_dir):
                     return strip, below
         return None
 
-    def _is_file(self, relative: str) -> bool:
+    def _exists(self, relative: str, is_kind: Callable[[Path], bool] = Path.is_file) -> bool:
         try:
-            return ".." not in relative.split("/") and (self.root / relative).is_file()
+            return ".." not in relative.split("/") and is_kind(self.root / relative)
         except OSError:  # a name too long, a folder we may not enter
             return False
 
