@@ -70,14 +70,21 @@ def fetch(weights: WeightsFile, offline: bool = False, on_progress: OnBytes | No
         return _verified(found, weights)
     if offline or os.environ.get(_OFFLINE):
         raise _unavailable(weights, cache, "it is not on this machine and downloads are off")
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{weights.name}.", suffix=".part", dir=cache)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{weights.name}.", suffix=".part", dir=cache)
+    except OSError as error:
+        raise DataError(
+            f"{cache.absolute()} cannot be written ({error.strerror}), so {weights.name} cannot be kept. "
+            "Let the environment variable DFAD_BENCH_HOME name a folder that can."
+        ) from None
     os.close(descriptor)
     part = Path(name)
     try:
         with _report(f"downloading {weights.name}") if on_progress is None else nullcontext(on_progress) as watch:
             _download(weights, part, cache, watch)
         _verified(part, weights)
+        part.chmod(0o644)  # a temporary file is its maker's alone, a cache may be shared
         part.replace(cache / weights.name)
     finally:
         part.unlink(missing_ok=True)
@@ -101,13 +108,24 @@ def _cache() -> Path:
     return home_dir() / "weights"
 
 
+class _WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https only; urllib's own would also go to ftp."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise urllib.error.HTTPError(req.full_url, code, f"it redirects to {newurl!r}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: OnBytes) -> None:
     if urlsplit(weights.url).scheme not in ("http", "https"):
         raise DataError(f"{weights.name}: {weights.url!r} is not an http or https address.")
     arrived, most = 0, _MOST if weights.bytes is None else weights.bytes
     try:
         with (
-            urllib.request.urlopen(weights.url, timeout=_TIMEOUT) as response,  # noqa: S310  # scheme checked above
+            urllib.request.build_opener(_WebOnly).open(weights.url, timeout=_TIMEOUT) as response,
             part.open("wb") as file,
         ):
             promised = weights.bytes if weights.bytes is not None else response.length

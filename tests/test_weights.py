@@ -153,7 +153,6 @@ def test_an_interrupted_download_leaves_nothing(server: Server, cache: Path) -> 
     assert _contents(cache) == []
 
 
-@pytest.mark.xfail(strict=True, reason="urllib follows redirects to ftp, and weights.fetch lets it")
 def test_a_redirect_out_of_the_web_is_not_followed(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,10 +323,13 @@ def test_two_processes_that_fetch_at_once_leave_one_good_file(server: Server, ca
     assert _contents(cache) == ["toy.bin"] and (cache / "toy.bin").read_bytes() == BODY
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="weights.fetch lets the OSError of its cache folder through")
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(server: Server, cache: Path) -> None:
     cache.parent.parent.mkdir(parents=True, exist_ok=True)
     cache.parent.write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(DataError) as error:
         fetch(server.weights())
     assert str(cache) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_cached_can_be_read_by_others(server: Server) -> None:
+    assert fetch(server.weights()).stat().st_mode & 0o444 == 0o444

@@ -87,6 +87,11 @@ class HubSource:
     default_face_detector: ClassVar[str] = "yunet"
     default_gaze_estimator: ClassVar[str] = "openvino_adas"
 
+    @property
+    def terms_subject(self) -> str:
+        """What the terms are accepted for: each repository by itself."""
+        return f"hf:{self.repo}"
+
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return the generators that the map declares and the taxonomy does not know."""
         return () if self.map is None else declared(list(self._map().labels.values()), str(self.map))
