@@ -14,6 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from dfad_bench.records.manifest import (
     Footer,
     with_footer,
 )
-from dfad_bench.types import RawImage
+from dfad_bench.types import Annotation, RawImage
 
 PART = 64
 MOST_IN_PART = 4 * PART
@@ -69,24 +70,21 @@ class PartSummary:
     skips: tuple[Skip, ...]
 
 
+_decisive = attrgetter(*sorted(set(RawImage.__dataclass_fields__) - {"payload", "annotation", "mask"}))
+
+
 def digest_inputs(images: Sequence[RawImage], stamps: Sequence[str]) -> str:
     """Return the sha256 of everything that decides a part's output, the recipe apart; stamps are the payloads' own."""
-    digest = hashlib.sha256()
-    for image, stamp in zip(images, stamps, strict=True):
-        note = image.annotation
-        described = {
-            name: getattr(image, name)
-            for name in RawImage.__dataclass_fields__
-            if name not in ("payload", "annotation", "mask")
-        }
-        described["stamp"] = stamp
-        if image.mask is not None:
-            described["mask"] = image.mask.stamp()
-        if note is not None:
-            landmarks = None if note.landmarks is None else np.asarray(note.landmarks).tolist()
-            described["annotation"] = (note.box, landmarks, note.gaze)
-        digest.update(json.dumps(described, sort_keys=True, default=float).encode() + b"\n")
-    return digest.hexdigest()
+    described = [
+        (_decisive(image), stamp, image.mask and image.mask.stamp(), image.annotation and _noted(image.annotation))
+        for image, stamp in zip(images, stamps, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(described, default=float).encode()).hexdigest()
+
+
+def _noted(note: Annotation) -> tuple[object, ...]:
+    landmarks = None if note.landmarks is None else np.asarray(note.landmarks).tolist()
+    return note.box, landmarks, note.gaze
 
 
 class Ledger:

@@ -120,6 +120,7 @@ class FolderSource:
         assert root is not None
         folder_map = self._map()
         folders, loose = self._folders(root, folder_map)
+        folder_map = folder_map.model_copy(update={"domain": folder_map.domain or root.resolve().name})
         for folder in loose:
             on_defect(
                 Defect("loose_images", f"{folder} holds images beside its generators' folders; they are left out")
@@ -211,7 +212,9 @@ def _image(root: Path, relative: str, folder_map: FolderMap, meaning: Meaning, l
 
 
 def _groups(pattern: str | None, relative: str) -> tuple[str, ...]:
-    match = re.search(pattern, relative) if pattern else None
+    if pattern is None:
+        return ()
+    match = re.search(pattern, relative)
     return tuple(group for group in match.groups() if group is not None) if match else ()
 
 

@@ -77,9 +77,9 @@ class TableSource:
         """Yield one image per row, in the table's order."""
         assert root is not None
         table = self._table(root)
-        labeller = Labeller()
+        labeller, domain = Labeller(), self.domain or root.resolve().name
         for number, row in enumerate(_rows(table, self.path_column), start=1):
-            yield self._image(root, row, f"{table.name} row {number}", labeller)
+            yield self._image(root, row, f"{table.name} row {number}", labeller, domain)
 
     def _table(self, root: Path) -> Path:
         if self.file is not None:
@@ -94,7 +94,7 @@ class TableSource:
             raise UsageError(f"{root} holds {many}. Name the one to read with --set file=NAME. {self.instructions}")
         return found[0]
 
-    def _image(self, root: Path, row: dict[str, Any], where: str, labeller: Labeller) -> RawImage:
+    def _image(self, root: Path, row: dict[str, Any], where: str, labeller: Labeller, domain: str) -> RawImage:
         path, generator = text(row, self.path_column), text(row, "generator")
         if path is None or generator is None:
             raise UsageError(f"{where}: {self.path_column if path is None else 'generator'} is empty.")
@@ -108,7 +108,7 @@ class TableSource:
             generator=label.generator,
             family=label.family,
             forgery_type=label.forgery_type,
-            domain=text(row, "domain") or self.domain or root.resolve().name,
+            domain=text(row, "domain") or domain,
             licence=text(row, "licence") or self.default_licence,
             payload=FilePayload(root, path.replace("\\", "/")),
             annotation=_annotation(row, where),
