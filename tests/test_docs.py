@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
 import yaml
+
+from dfad_bench import registry
+from dfad_bench.cli import app
+from dfad_bench.prepare.options import build_source, split_hub
 
 BLOCK = re.compile(r"^```(\w*)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -76,6 +82,23 @@ def test_every_code_block_does_what_it_says(name: str, reader: Path, repository:
             assert tomllib.loads(block.text)
         else:
             assert block.language in ("", "python"), f"nothing runs {block.language} blocks"
+
+
+def inline_commands(document: Path) -> list[str]:
+    """The commands that stand in tables and sentences: they need data that no test has, but they must be right."""
+    return re.findall(r"`(dfad-bench prepare [^`]+)`", document.read_text(encoding="utf-8"))
+
+
+def test_every_command_of_the_table_of_datasets_is_one_that_prepare_takes(repository: Path) -> None:
+    commands = [shlex.split(each)[2:] for each in inline_commands(repository / "README.md")]
+    prepare = typer.main.get_command(app).commands["prepare"]  # type: ignore[attr-defined]
+    taken = [prepare.make_context("prepare", list(words)).params for words in commands]
+    sources = {split_hub(each["source"])[0] for each in taken}
+    assert sources == set(registry.entries("sources")) - {"demo"}
+    for each in taken:
+        name, settings = split_hub(each["source"])
+        given = [*settings, *(each["settings"] or ()), *([f"path_map={each['path_map']}"] if each["path_map"] else ())]
+        assert build_source(name, given)
 
 
 def test_ci_runs_the_test_command_of_the_readme(repository: Path) -> None:
