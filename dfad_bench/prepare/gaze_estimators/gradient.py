@@ -39,7 +39,7 @@ CANTHI_BEFORE_CENTRE = 4.5
 """mm from the eyeball's centre forward to the middle between its two canthi: a round figure."""
 PROFILE = np.radians(40.0)
 """A head turned further hides so much of one eye that its iris is a guess."""
-LEAST_CONTRAST = 0.08
+LEAST_CONTRAST = 0.12
 """An iris is darker than the skin and white around it by this share at least; of a closed eye only the lashes are."""
 
 _WIDTH, _HEIGHT = 48, 32
