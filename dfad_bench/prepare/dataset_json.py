@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
@@ -25,7 +25,7 @@ COMPRESSIONS = ("raw", "c0", "c23", "c40")
 SHAPE = "{dataset: {label: {train|val|test: {video: {label, frames}}}}}"
 _REAL_OR_FAKE = re.compile(r"(?:^|[_-])(?:((?i:real))|(?i:fake)[A-Z]?)$")
 _FAKES_WITHOUT_SUFFIX = frozenset(("FF-DF", "FF-F2F", "FF-FS", "FF-NT", "FF-FH", "FF-SH"))
-_LAST_NUMBER = re.compile(r"(\d+)\D*$", re.ASCII)
+_NUMBER = re.compile(r"\d+", re.ASCII)
 Item = TypeVar("Item")
 
 
@@ -72,9 +72,10 @@ def normalise_path(path: str) -> str:
 
 def frame_number(path: str) -> int | None:
     """Return the last number in a file's name, or None where there is none that a manifest can hold (31 bits)."""
-    match = _LAST_NUMBER.search(PurePosixPath(path).stem)
-    number = int(match[1]) if match and len(match[1]) <= 10 else 2**31
-    return number if number < 2**31 else None
+    numbers = _NUMBER.findall(posixpath.splitext(posixpath.basename(path))[0])
+    if not numbers or len(numbers[-1]) > 10:
+        return None
+    return int(numbers[-1]) if int(numbers[-1]) < 2**31 else None
 
 
 def in_numeric_order(paths: Sequence[str]) -> list[str]:

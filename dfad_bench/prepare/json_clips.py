@@ -72,7 +72,9 @@ class PathFinder:
         if (mapped := self._mapped(path)) is not None:
             return mapped
         head = self._head(path)
-        strip, below = self._placings.setdefault(head, self._by_name(head))
+        if head not in self._placings:
+            self._placings[head] = self._by_name(head)
+        strip, below = self._placings[head]
         return posixpath.join(below, *path.split("/")[strip:]) if strip or below else path
 
     def _parsed(self, pair: str) -> tuple[str, str]:
@@ -211,15 +213,6 @@ class Footage(Generic[Class]):
     clip: JsonClip
 
 
-@dataclass
-class _Gathered(Generic[Class]):
-    """The JSON clips that meet in one folder under one class."""
-
-    clips: list[JsonClip] = field(default_factory=list)
-    frames: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """The strictest split and the video's name of each frame."""
-
-
 def gather(
     clips: Iterable[JsonClip],
     place: Callable[[str], str],
@@ -234,68 +227,97 @@ def gather(
     any other one is a video, all of it in the strictest split that any of its frames stands in (test before val before
     train). Defects: ``in_two_splits`` with what was done, ``two_labels`` for frames of two classes, which are left out.
     """
-    found: dict[tuple[Class, str], _Gathered[Class]] = {}
-    owner: dict[str, Class] = {}
-    torn: Counter[tuple[str, str]] = Counter()
-    conflicting: set[str] = set()
+    gathering = _Gathering(place, classify)
     for clip in clips:
-        kinds: dict[str, Class | None] = {}
-        for frame in map(place, clip.frames):
-            folder = posixpath.dirname(frame)
-            if folder not in kinds:
-                kinds[folder] = classify(clip, folder)
-            kind = kinds[folder]
-            if kind is None:
-                continue
-            if owner.setdefault(frame, kind) != kind:
-                conflicting.add(frame)
-            gathered = found.setdefault((kind, folder), _Gathered())
-            if not gathered.clips or gathered.clips[-1] is not clip:
-                gathered.clips.append(clip)
-            before = gathered.frames.get(frame)
-            strictest = _strictest((clip.split, before[0]) if before else (clip.split,))
-            gathered.frames[frame] = (strictest, before[1] if before else clip.video)
-    if conflicting:
-        detail = f"{len(conflicting)} frames are listed under two labels and left out, first {min(conflicting)}"
-        on_defect(Defect("two_labels", detail))
-    footage: list[Footage[Class]] = []
-    for (kind, folder), gathered in found.items():
-        footage.extend(_footage(kind, folder, gathered, conflicting, place, collections))
-        for splits in _splits_by_video(gathered):
-            if len(splits) > 1:
-                torn[_strictest(splits), " and ".join(split for split in SPLITS if split in splits)] += 1
-    for (strictest, several), count in torn.items():
-        detail = f"{count} clips stand in {several}; each is kept once, in {strictest}"
-        on_defect(Defect("in_two_splits", detail))
+        gathering.add(clip)
+    gathering.tell(on_defect)
+    footage = [
+        each
+        for (kind, folder), gathered in gathering.found.items()
+        for each in gathering.footage(kind, folder, gathered, collections)
+    ]
     return sorted(footage, key=lambda each: (each.folder, each.frames, str(each.kind)))
+
+
+@dataclass
+class _Gathered:
+    """The JSON clips that meet in one folder under one class; of each frame the strictest split and the video's name."""
+
+    clips: list[JsonClip] = field(default_factory=list)
+    frames: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def splits_by_video(self) -> Iterator[set[str]]:
+        by_video: defaultdict[str, set[str]] = defaultdict(set)
+        for clip in self.clips:
+            by_video[clip.video].add(clip.split)
+        yield from by_video.values()
+
+
+@dataclass
+class _Gathering(Generic[Class]):
+    """Clips on their way into folders. Paths are placed folder by folder, for a file lists a million of them."""
+
+    place: Callable[[str], str]
+    classify: Callable[[JsonClip, str], Class | None]
+    found: dict[tuple[Class, str], _Gathered] = field(default_factory=dict)
+    _placed: dict[str, str] = field(default_factory=dict)
+    _owner: dict[str, Class] = field(default_factory=dict)
+    _conflicting: set[str] = field(default_factory=set)
+
+    def add(self, clip: JsonClip) -> None:
+        by_folder: defaultdict[str, list[str]] = defaultdict(list)
+        for listed in clip.frames:
+            before, _, name = listed.rpartition("/")
+            if before not in self._placed:
+                self._placed[before] = posixpath.dirname(self.place(listed))
+            by_folder[self._placed[before]].append(name)
+        for folder, names in by_folder.items():
+            kind = self.classify(clip, folder)
+            if kind is not None:
+                self._add_frames(clip, kind, folder, names)
+
+    def _add_frames(self, clip: JsonClip, kind: Class, folder: str, names: Sequence[str]) -> None:
+        gathered = self.found.setdefault((kind, folder), _Gathered())
+        gathered.clips.append(clip)
+        for name in names:
+            frame = posixpath.join(folder, name)
+            if self._owner.setdefault(frame, kind) != kind:
+                self._conflicting.add(frame)
+            split, video = gathered.frames.get(frame, (clip.split, clip.video))
+            gathered.frames[frame] = (split if split == clip.split else _strictest((split, clip.split)), video)
+
+    def tell(self, on_defect: OnDefect) -> None:
+        if self._conflicting:
+            first = min(self._conflicting)
+            detail = f"{len(self._conflicting)} frames are listed under two labels and left out, first {first}"
+            on_defect(Defect("two_labels", detail))
+        torn: Counter[tuple[str, ...]] = Counter()
+        for gathered in self.found.values():
+            torn.update(tuple(sorted(splits, key=SPLITS.index)) for splits in gathered.splits_by_video())
+        for splits, count in torn.items():
+            if len(splits) > 1:
+                detail = f"{count} clips stand in {' and '.join(splits)}; each is kept once, in {splits[-1]}"
+                on_defect(Defect("in_two_splits", detail))
+
+    def footage(
+        self, kind: Class, folder: str, gathered: _Gathered, collections: Collection[str]
+    ) -> Iterator[Footage[Class]]:
+        clips = gathered.clips
+        frames = {frame: told for frame, told in gathered.frames.items() if frame not in self._conflicting}
+        masks = {_stem(mask): self.place(mask) for clip in clips for mask in clip.masks}
+        several = len({clip.video for clip in clips}) > 1
+        if posixpath.basename(folder) in collections or (several and all(len(clip.frames) == 1 for clip in clips)):
+            for frame, (split, video) in frames.items():
+                name = video if several else _stem(frame)
+                yield Footage(kind, folder, name, True, split, (frame,), masks, clips[0])
+        elif frames:
+            split = _strictest(clip.split for clip in clips)
+            yield Footage(kind, folder, clips[0].video, False, split, tuple(frames), masks, clips[0])
 
 
 def _strictest(splits: Iterable[str]) -> str:
     return max(splits, key=SPLITS.index)
 
 
-def _splits_by_video(gathered: _Gathered[Class]) -> Iterator[set[str]]:
-    by_video: defaultdict[str, set[str]] = defaultdict(set)
-    for clip in gathered.clips:
-        by_video[clip.video].add(clip.split)
-    yield from by_video.values()
-
-
-def _footage(
-    kind: Class,
-    folder: str,
-    gathered: _Gathered[Class],
-    conflicting: Collection[str],
-    place: Callable[[str], str],
-    collections: Collection[str],
-) -> Iterator[Footage[Class]]:
-    clips = gathered.clips
-    frames = {frame: told for frame, told in gathered.frames.items() if frame not in conflicting}
-    masks = {posixpath.splitext(posixpath.basename(mask))[0]: place(mask) for clip in clips for mask in clip.masks}
-    several = len({clip.video for clip in clips}) > 1
-    if posixpath.basename(folder) in collections or (several and all(len(clip.frames) == 1 for clip in clips)):
-        for frame, (split, video) in frames.items():
-            yield Footage(kind, folder, video, True, split, (frame,), masks, clips[0])
-    elif frames:
-        split = _strictest(clip.split for clip in clips)
-        yield Footage(kind, folder, clips[0].video, False, split, tuple(frames), masks, clips[0])
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
