@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from dfad_bench.taxonomy import normalise
 
@@ -69,6 +70,7 @@ METHODS = (
 _BY_SPELLING = {normalise(name): method for method in METHODS for name in (method.folder, *method.aliases)}
 
 
+@cache
 def find_method(name: str) -> Method | None:
     """Return the method that a folder or a dataset is named after, in any of its spellings."""
     return _BY_SPELLING.get(normalise(name))
