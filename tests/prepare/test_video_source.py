@@ -15,8 +15,8 @@ from dfad_bench.prepare.sources.video import VideoSource
 from dfad_bench.prepare.video import VideoFrame
 from dfad_bench.testing import check_source
 from dfad_bench.types import Defect, RawImage
-from tests.prepare.builders import write
-from tests.prepare.clips import clip
+from tests.prepare.builders import job, rows, run, write
+from tests.prepare.clips import break_packet, clip
 
 
 def clips(root: Path, *names: str) -> Path:
@@ -126,3 +126,26 @@ def test_a_root_or_yaml_that_does_not_fit_is_one_line(
 def test_no_frames_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="frames"):
         build_source("video", ["frames=0"])
+
+
+def test_clips_become_faces_and_what_is_lost_of_them_stands_in_the_ledger(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    clip(root / "real" / "1.mp4", 9)
+    clip(root / "real" / "2.mp4", 2)
+    broken = clip(root / "simswap" / "1.mp4", 48, gop=12)
+    break_packet(broken, 12)
+    clips(root, "simswap/2.mp4")
+    run(job(root, tmp_path / "data", "video", settings=["frames=4"], workers=2))
+    faces = {row["id"]: row for row in rows(tmp_path / "data" / "faces")}
+    lost = {row["id"]: row["reason"] for row in rows(tmp_path / "data" / "faces", "skipped.parquet")}
+    assert {(row["video"], row["frame"], row["original_format"]) for row in faces.values()} == {
+        *(("faces/real/real/1", frame, "H264") for frame in (1, 3, 5, 7)),
+        *(("faces/real/real/2", frame, "H264") for frame in (0, 1)),
+        *(("faces/simswap/simswap/1", frame, "H264") for frame in (6, 30, 42)),
+    }
+    assert lost == {
+        "faces/real/real/2.mp4#002": "no_such_frame",
+        "faces/real/real/2.mp4#003": "no_such_frame",
+        "faces/simswap/simswap/1.mp4#001": "broken_frame",
+        **{f"faces/simswap/simswap/2.mp4#{position:03d}": "not_a_video" for position in range(4)},
+    }

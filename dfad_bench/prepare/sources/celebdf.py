@@ -35,9 +35,9 @@ class CelebDfSource:
 
     The clips of the official test list are ``test``, all others ``train``; without the list no face has a split. A clip
     ``idA_idB_0000`` of Celeb-synthesis is taken to be the clip ``idA_0000`` with the face of ``idB``: ``identities`` are
-    (A, B). The paper does not say so; the DFGC competition, which was held on Celeb-DF, names target before source. Nobody
-    in YouTube-real is named. Clips are read as videos (``<folder>/*.mp4`` or ``<folder>/videos/*.mp4``), else as frames
-    (``<folder>/frames/<clip>/``).
+    (A, B). Neither paper nor readme says so; code written for the DFGC competition, which some of its authors held on
+    Celeb-DF, does. Nobody in YouTube-real is named. Clips are read as videos (``<folder>/*.mp4`` or
+    ``<folder>/videos/*.mp4``), else as frames (``<folder>/frames/<clip>/``).
     """
 
     frames: PositiveInt = 32
