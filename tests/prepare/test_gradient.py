@@ -1,0 +1,98 @@
+"""The gradient estimator finds drawn irises, and flags what it cannot see instead of guessing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dfad_bench.prepare.gaze_estimators.gradient import Gradient
+from tests.prepare.gaze_faces import Faces, close_eyes, degrees_off, drawn, estimate, estimate_mirrored
+
+FACES = 60
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    return drawn(FACES)
+
+
+def test_the_gaze_of_drawn_near_frontal_faces_is_found(faces: Faces) -> None:
+    off = degrees_off(estimate(Gradient(), faces), faces)[faces.near_frontal]
+    assert len(off) > FACES / 2
+    assert np.median(off) < 4
+    assert np.percentile(off, 90) < 8
+
+
+def test_both_angles_follow_the_gaze_and_not_only_the_head(faces: Faces) -> None:
+    gaze = estimate(Gradient(), faces)
+    for column, angle in enumerate((gaze.pitch, gaze.yaw)):
+        slope = np.polyfit(faces.gaze[:, column], angle, 1)[0]
+        assert 0.75 < slope < 1.25
+        own = faces.gaze[:, column] - np.polyval(
+            np.polyfit(faces.head[:, column], faces.gaze[:, column], 1), faces.head[:, column]
+        )
+        assert np.corrcoef(own, angle)[0, 1] > 0.5
+
+
+def test_seen_from_the_head_the_heads_own_turn_is_gone(faces: Faces) -> None:
+    gaze = estimate(Gradient(), faces)
+    assert gaze.head_yaw is not None
+    turned = faces.head[:, 1]
+    np.testing.assert_allclose(np.degrees(gaze.head_yaw), np.degrees(faces.gaze[:, 1] - turned), atol=12)
+    assert abs(np.polyfit(turned, gaze.head_yaw, 1)[0] - np.polyfit(turned, faces.gaze[:, 1] - turned, 1)[0]) < 0.15
+
+
+def test_a_mirror_image_looks_the_other_way(faces: Faces) -> None:
+    straight, mirrored = estimate(Gradient(), faces), estimate_mirrored(Gradient(), faces)
+    np.testing.assert_allclose(straight.yaw, -mirrored.yaw, atol=np.radians(1))
+    np.testing.assert_allclose(straight.pitch, mirrored.pitch, atol=np.radians(1))
+
+
+def test_a_face_gets_the_same_answer_alone_and_in_company(faces: Faces) -> None:
+    together = estimate(Gradient(), faces)
+    for row in (0, 7, FACES - 1):
+        one = slice(row, row + 1)
+        alone = Gradient().estimate(faces.faces[one], faces.landmarks[one], [None])
+        np.testing.assert_allclose((alone.pitch[0], alone.yaw[0]), (together.pitch[row], together.yaw[row]), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [128, 512])
+def test_the_size_of_the_crop_hardly_matters(faces: Faces, size: int) -> None:
+    import cv2
+
+    some = faces.faces[:20]
+    resized = np.stack([cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA) for face in some])
+    scale = size / some.shape[1]
+    landmarks = (faces.landmarks[:20] + 0.5) * scale - 0.5
+    other = Gradient().estimate(np.asarray(resized, np.uint8), landmarks, [None] * 20)
+    gaze = Gradient().estimate(some, faces.landmarks[:20], [None] * 20)
+    assert np.median(np.degrees(np.abs(other.yaw - gaze.yaw))) < 1.5
+    assert np.median(np.degrees(np.abs(other.pitch - gaze.pitch))) < 1.5
+
+
+def test_unknown_or_impossible_landmarks_are_flagged(faces: Faces) -> None:
+    landmarks = faces.landmarks[:4].copy()
+    landmarks[0] = np.nan
+    landmarks[1] = landmarks[1, [1, 0, 2, 4, 3]]  # the eyes change sides
+    landmarks[2] = landmarks[2] * 0.01 + 100  # a face of a pixel
+    gaze = Gradient().estimate(faces.faces[:4], landmarks, [None] * 4)
+    assert gaze.flags == ("no_landmarks", "no_landmarks", "no_landmarks", None)
+    assert np.isnan(gaze.pitch[:3]).all() and np.isnan(gaze.yaw[:3]).all() and np.isfinite(gaze.pitch[3])
+    assert gaze.confidence is not None and (gaze.confidence[:3] == 0).all()
+
+
+def test_closed_eyes_are_flagged_and_open_ones_are_not(faces: Faces) -> None:
+    gaze = Gradient().estimate(close_eyes(faces), faces.landmarks, [None] * FACES)
+    assert np.mean([flag == "closed_eyes" for flag in gaze.flags]) > 0.75
+    assert set(estimate(Gradient(), faces).flags) == {None}
+
+
+def test_a_head_turned_aside_is_flagged(faces: Faces) -> None:
+    landmarks = faces.landmarks[:1].copy()
+    landmarks[0, 2, 0] = landmarks[0, 1, 0]  # the nose below the eye at image right
+    assert Gradient().estimate(faces.faces[:1], landmarks, [None]).flags == ("profile",)
+
+
+def test_no_faces_give_no_gaze() -> None:
+    gaze = Gradient().estimate(np.empty((0, 64, 64, 3), np.uint8), np.empty((0, 5, 2), np.float32), [])
+    assert gaze.pitch.shape == (0,) and gaze.features is not None and gaze.features.shape == (0, Gradient.feature_dim)
