@@ -12,7 +12,7 @@ from dfad_bench.prepare.sources.deepfakeface import PARTS, DeepFakeFaceSource
 from dfad_bench.taxonomy import known
 from dfad_bench.testing import check_source
 from dfad_bench.types import Defect, RawImage
-from tests.prepare.builders import encoded, pixels, write
+from tests.prepare.builders import contents, encoded, job, pixels, rows, run, write
 from tests.prepare.test_archive import zipped
 
 NAMES = ("00/10000400_1966-12-01_2011.jpg", "00/23300_1962-06-19_2011.jpg", "17/10000217_1981-05-05_2009.jpg")
@@ -130,3 +130,22 @@ def test_a_wrong_root_says_how_to_get_the_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no part of DeepFakeFace.*--revision [0-9a-f]{40} ") as caught:
         listed(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_prepared_from_zips_by_two_workers_it_is_what_folders_give(tmp_path: Path) -> None:
+    whole = run(job(copy(tmp_path / "folders", "folders"), tmp_path / "one", "deepfakeface"))
+    zips = run(job(copy(tmp_path / "zips"), tmp_path / "two", "deepfakeface", workers=2))
+    assert len(rows(zips.root)) == 4 * len(NAMES)
+    assert contents(zips.root) == contents(whole.root)
+
+
+def test_a_broken_member_costs_itself_only(tmp_path: Path) -> None:
+    root = copy(tmp_path / "root")
+    data = bytearray((root / "wiki.zip").read_bytes())
+    at = data.index(NAMES[1].encode()) + len(NAMES[1])  # the first byte of the middle member's deflated picture
+    data[at : at + 8] = b"\xff" * 8
+    write(root / "wiki.zip", bytes(data))
+    report = run(job(root, tmp_path / "data", "deepfakeface"))
+    assert len(rows(report.root)) == 4 * len(NAMES) - 1
+    (skip,) = rows(report.root, "skipped.parquet")
+    assert (skip["id"], skip["reason"]) == (f"faces/real/{NAMES[1]}", "bad_member")
