@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dfad_bench.records.manifest import COLUMNS, Footer, Manifest, PrepareRecipe
+from dfad_bench.records.manifest import COLUMNS, SCHEMA_VERSION, Footer, Manifest, PrepareRecipe
 
 FOOTER = Footer(
-    schema_version=1,
+    schema_version=SCHEMA_VERSION,
     source="toy",
     plugin="table",
     homepage="",
@@ -23,6 +24,12 @@ FOOTER = Footer(
         gaze_estimator_sha256=None,
         size=256,
         margin=1.0,
+        align=False,
+        full_decode=False,
+        min_face=0.0,
+        max_cut_off=1.0,
+        min_sharpness=0.0,
+        max_faces=None,
         source_options={},
         software={},
     ),
@@ -30,7 +37,14 @@ FOOTER = Footer(
     declared=0,
     kept=0,
     skipped={},
+    feature_dim=0,
+    defects={},
 )
+
+
+def far_hash(*parts: object) -> str:
+    """Return a perceptual hash that is far from every other's, as those of different pictures are."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def face(generator: str, number: int, **changes: Any) -> dict[str, Any]:
@@ -47,15 +61,21 @@ def face(generator: str, number: int, **changes: Any) -> dict[str, Any]:
         "domain": "toy",
         "identities": [f"toy/{generator}-{number}"],
         "box": [0.0, 0.0, 256.0, 256.0],
+        "faces_found": 1,
+        "cut_off": 0.0,
+        "sharpness": 10.0,
         "crop_scale": 1.0,
+        "crop_roll": 0.0,
+        "decode_reduction": 1,
         "gaze_pitch": 0.1,
         "gaze_yaw": -0.1,
         "original_width": 256,
         "original_height": 256,
         "original_format": "PNG",
         "jpeg_quality": None,
+        "original_mean_color": [128.0, 128.0, 128.0],
         "sha256": f"{generator}-{number}",
-        "perceptual_hash": "0",
+        "perceptual_hash": far_hash(generator, number),
         "licence": "CC0",
         **changes,
     }
