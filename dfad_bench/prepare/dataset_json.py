@@ -26,6 +26,8 @@ SHAPE = "{dataset: {label: {train|val|test: {video: {label, frames}}}}}"
 _REAL_OR_FAKE = re.compile(r"(?:^|[_-])(?:((?i:real))|(?i:fake)[A-Z]?)$")
 _FAKES_WITHOUT_SUFFIX = frozenset(("FF-DF", "FF-F2F", "FF-FS", "FF-NT", "FF-FH", "FF-SH"))
 _NUMBER = re.compile(r"\d+", re.ASCII)
+_UNREADABLE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+"""Control characters, line ends and halves of a character: one of them would break reports and tables."""
 Item = TypeVar("Item")
 
 
@@ -157,6 +159,9 @@ class _Reading:
 
     def _without_repetition(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
+        for key in made:
+            if _UNREADABLE.search(key):
+                raise ValueError(f"the key {key!r} holds line breaks or other characters that no text has")
         if len(made) < len(pairs):
             self.repeated_keys.update(Counter(key for key, _ in pairs) - Counter(made.keys()))
         return made
@@ -180,7 +185,6 @@ class _Reading:
     def _clip(self, dataset: str, outer: str, split: str, compression: str | None, video: str, entry: Any) -> JsonClip:
         place = "/".join(filter(None, (dataset, outer, split, compression)))
         where = f"{place}/{video}"
-        self._text(video, f"{place}: the name of a video")
         inner = self._object(entry, where).get("label", outer)
         label = self._text(inner, f"{where}: label")
         if label != outer:
@@ -211,7 +215,7 @@ class _Reading:
             self._fail(f"{where}: {key}", f"is {_kind(listed)}, expected a list of paths.")
         paths = []
         for number, path in enumerate(listed):
-            if not isinstance(path, str) or not path or not path.isascii():
+            if not isinstance(path, str) or not path.isprintable() or not path:
                 self._text(path, f"{where}: {key}[{number}]")
             if "\\" in path:
                 self.backslashes += 1
@@ -226,14 +230,12 @@ class _Reading:
     def _text(self, value: Any, place: str) -> str:
         if not isinstance(value, str) or not value:
             self._fail(place, f"is {_kind(value)}, expected text.")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self._fail(place, f"is {value!r}, which is no valid Unicode.")
+        if _UNREADABLE.search(value):
+            self._fail(place, f"is {value[:80]!r}, with line breaks or other characters that no text has.")
         return value
 
     def _fail(self, place: str, complaint: str) -> NoReturn:
-        raise DataError(" ".join(f"{self.path}: {place} {complaint}".encode("utf-8", "replace").decode().split()))
+        raise DataError(" ".join(f"{self.path}: {place} {complaint}".split()))
 
 
 def _refuse_constant(name: str) -> NoReturn:

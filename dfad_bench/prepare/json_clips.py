@@ -155,7 +155,7 @@ class PathFinder:
             hint = f"{near} Then say path_map={wanted}=NAME."
         else:
             hint = " Give --root the folder that holds it, or say with path_map=old=new where the paths begin."
-        return f"{self.root} holds none of the frames that {listing} lists, such as {looked}.{hint}"
+        return f"{self.root} holds none of the frames that {listing} lists, such as {looked!r}.{hint}"
 
 
 def read_clips(

@@ -209,8 +209,15 @@ def deep(levels: int) -> str:
         ({"D": {"D_Real": {"test": {"v": clip("D_Real", "a", 7)}}}}, r"v: frames\[1\] is a number, expected text"),
         ({"D": {"D_Real": {"test": {"v": clip("D_Real", "")}}}}, r"v: frames\[0\] is a text without content"),
         ({"D": {"D_Real": {"test": {"v": clip("D_Real", "a", masks="m")}}}}, "v: masks is a text, expected a list"),
-        ('{"D": {"D_Real": {"test": {"v": {"label": "D_Real", "frames": ["\\ud800.png"]}}}}}', "no valid Unicode"),
-        ('{"D": {"D_Real": {"test": {"\\ud800": {"label": "D_Real", "frames": []}}}}}', "no valid Unicode"),
+        (
+            '{"D": {"D_Real": {"test": {"v": {"label": "D_Real", "frames": ["\\ud800.png"]}}}}}',
+            "characters that no text has",
+        ),
+        ('{"D": {"D_Real": {"test": {"\\ud800": {"label": "D_Real", "frames": []}}}}}', "characters that no text has"),
+        ({"D": {"D\n_Real": {"test": {}}}}, r"the key 'D\\n_Real' holds line breaks"),
+        ('{"\\ud800": {"D_Real": {"test": {}}}}', "holds line breaks or other characters"),
+        ({"D": {"D_Real": {"test": {"v": clip("D\n_Real", "a")}}}}, "v: label is .* with line breaks"),
+        ({"D": {"D_Real": {"test": {"v": clip("D_Real", "a\0b")}}}}, r"v: frames\[0\] is 'a\\x00b'"),
     ],
 )
 def test_a_hostile_file_is_one_line_that_names_file_and_place(content: Any, part: str, tmp_path: Path) -> None:
@@ -220,6 +227,11 @@ def test_a_hostile_file_is_one_line_that_names_file_and_place(content: Any, part
     told = str(caught.value)
     assert "Set.json" in told and "\n" not in told and len(told) < 1000
     told.encode()
+
+
+def test_names_in_other_scripts_are_read(tmp_path: Path) -> None:
+    (only,), _ = read(written(tmp_path, {"D": {"D_Real": {"test": {"видео\u00a01": clip("D_Real", "脸/1.png")}}}}))
+    assert (only.video, only.frames) == ("видео\u00a01", ("脸/1.png",))
 
 
 def test_a_missing_file_is_a_wrong_call_and_bytes_that_are_no_text_are_bad_data(tmp_path: Path) -> None:

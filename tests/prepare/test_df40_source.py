@@ -347,7 +347,7 @@ def test_the_official_json_is_read_with_val_given_up_for_test(official: Path) ->
         (f"{FF_REALS}/001", REAL, "train"),
     }
     assert len(images) == 8 and all(i.payload.read() == b"x" for i in images)
-    assert {i.domain for i in images} == {"ff++"}
+    assert {i.domain for i in images} == {"ff++"} and details(defects, "missing_real") == []
     told = details(defects, "in_two_splits")
     assert "simswap_ff.json: val and test share 2 videos, such as 000, and 4 frames" in told
     assert "2 clips stand in val and test; each is kept once, in test" in told
@@ -415,6 +415,7 @@ def test_frames_in_another_methods_folder_count_as_that_method(tmp_path: Path) -
     )
     images, defects = listed(tmp_path, json=Path("dataset_json"))
     assert {i.generator for i in images} == {"fsgan"}
+    assert details(defects, "missing_real") == ["the fakes of ff++ have no reals in the JSON"]
     assert details(defects, "wrong_label") == ["1 clips: lia_ff lists frames of fsgan, which they count as"]
 
 
@@ -427,6 +428,13 @@ def test_ddim_folders_that_are_called_otherwise_on_disk_are_named(tmp_path: Path
         "DF40/ddim/ff lacks 2 of 3 clips that the JSON names (001, 002) and has 1 others (1)"
     ]
     assert [i.payload.stamp() for i in images].count("missing") == 4
+
+
+def test_a_clip_whose_name_is_too_long_for_the_disk_is_missing_and_no_error(official: Path) -> None:
+    file = official / "dataset_json/simswap_ff.json"
+    write(file, file.read_bytes().replace(b"ff/frames/000_003/001.png", b"ff/" + b"a/" * 3000 + b"v/001.png"))
+    images, _ = listed(official, json=file)
+    assert [i.payload.stamp() for i in images].count("missing") == 1
 
 
 def test_pictures_that_a_json_calls_videos_stay_single_pictures(tmp_path: Path) -> None:

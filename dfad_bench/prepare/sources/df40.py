@@ -120,6 +120,9 @@ class DF40Source:
         for told, count in names.items():
             on_defect(Defect("wrong_label", f"{count} clips: {told}"))
         _tell_mismatches(root, footage, on_defect)
+        pristine = {each.kind[2] for each in footage if each.kind[1]}
+        for domain in sorted({each.kind[2] for each in footage} - pristine):
+            on_defect(Defect("missing_real", f"the fakes of {domain} have no reals in the JSON"))
         for each in footage:
             method, is_real, domain = each.kind
             place = each.clip.dataset
@@ -190,7 +193,10 @@ def _tell_mismatches(root: Path, footage: Iterable[Footage[Kind]], on_defect: On
         if not (each.is_collection or each.kind[1]) and ".." not in each.folder.split("/"):
             named[posixpath.dirname(each.folder)].add(posixpath.basename(each.folder))
     for parent, clips in sorted(named.items()):
-        present = set(folders_in(root / parent))
+        try:
+            present = set(folders_in(root / parent))
+        except OSError:  # a name too long; the ledger will say so of each frame
+            continue
         absent, others = sorted(clips - present), sorted(present - clips)
         if absent and others:
             on_defect(
