@@ -48,7 +48,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     datasets.enable_progress_bars()
 
 
-def parquet(root: Path, splits: dict[str, list[dict[str, Any]]], features: dict[str, Any] | None = None) -> Path:
+def parquet(
+    root: Path, splits: dict[str, list[dict[str, Any]]], features: dict[str, Any] | None = None, batch_size: int = 1000
+) -> Path:
     """A folder of Parquet files, a split each, with an ``image`` column and the columns of the rows."""
     root.mkdir(parents=True, exist_ok=True)
     for split, table in splits.items():
@@ -56,7 +58,7 @@ def parquet(root: Path, splits: dict[str, list[dict[str, Any]]], features: dict[
         columns = {"image": images} | {name: [row[name] for row in table] for name in table[0]}
         types = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["fake", "real"])} | (features or {})
         kept = datasets.Features({name: types.get(name, datasets.Value("string")) for name in columns})
-        datasets.Dataset.from_dict(columns, features=kept).to_parquet(root / f"{split}.parquet")
+        datasets.Dataset.from_dict(columns, features=kept).to_parquet(root / f"{split}.parquet", batch_size=batch_size)
     return root
 
 
@@ -167,6 +169,20 @@ def test_images_of_one_video_follow_each_other(tmp_path: Path) -> None:
     images, _ = listed(source(parquet(tmp_path / "x", {"train": rows}), {"fake": "sd15"}, columns={"video": "clip"}))
     assert "".join(str(i.video) for i in images) == "aaabbcc"
     assert [i.key[-1] for i in images] == list("0361425")
+    assert all(i.payload.read() == PICTURES[int(i.key[-1])] for i in images)
+
+
+@pytest.mark.parametrize("columns", [{}, {"video": "clip"}])
+def test_rows_of_several_arrow_files_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, str]
+) -> None:
+    monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", 1)
+    rows = [{"label": 0, "clip": clip} for clip in "abcabc"]
+    features = {"clip": datasets.Value("string")}
+    root = parquet(tmp_path / "x", {"train": rows}, features, batch_size=2)
+    images, _ = listed(source(root, {"fake": "sd15"}, columns=columns))
+    assert len({i.payload.arrow for i in images}) == 3
+    assert [i.key[-1] for i in images] == list("031425" if columns else "012345")
     assert all(i.payload.read() == PICTURES[int(i.key[-1])] for i in images)
 
 
