@@ -10,18 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfad_bench.analysis.shortcut import (
-    FOLDS,
     MIN_FACES,
     ShortcutFinding,
-    chance_bound,
-    cross_validated_scores,
-    deal_folds,
-    effective_size,
     find_shortcuts,
-    mean_auc,
     shortcut_tables,
     shortcut_verdict,
     shortcut_warnings,
+)
+from dfad_bench.analysis.telling_apart import (
+    FOLDS,
+    MOST_TABLES,
+    chance_bound,
+    commonest,
+    cross_validated_scores,
+    deal_folds,
+    effective_size,
+    mean_auc,
 )
 from dfad_bench.records.manifest import header_features
 from tests.analysis.builders import alike, any_header, face, table_of
@@ -203,7 +207,7 @@ def test_many_frames_of_few_videos_are_few_files() -> None:
                 face(name, video * 50 + i, video=f"toy/{name}/{video}", identities=[], **header) for i in range(50)
             ]
     found = _found(rows)
-    assert found.bound == pytest.approx(chance_bound(6, 6, tests=2))
+    assert found.bound == pytest.approx(chance_bound(6, 6, tests=4))
     assert found.bound is not None and found.bound > 0.8
 
 
@@ -304,3 +308,65 @@ def test_the_tables_show_why() -> None:
     assert all(len(row) == len(columns) for row in numbers)
     assert profiles == [("ddim", 40, "0%", "1024x512", "–", 40, "100%", "256x256", "92")]
     assert len(profiles[0]) == len(profile_columns)
+
+
+@pytest.mark.parametrize("told_by", ["jpeg_chroma_quality", "jpeg_chroma_share", "jpeg_tables"])
+def test_a_difference_of_the_chroma_tables_alone_is_found(told_by: str) -> None:
+    """Luminance quality, format and size are equal; only how colour was quantised differs, or by which tables."""
+    jpeg = {"original_format": "JPEG", "jpeg_quality": 90, "jpeg_chroma_quality": 90, "jpeg_subsampling": "4:2:0"}
+    change = {
+        "jpeg_chroma_quality": {"jpeg_chroma_quality": 84},
+        "jpeg_chroma_share": {"jpeg_subsampling": "4:4:4"},
+        "jpeg_tables": {"jpeg_tables": "of an image editor"},
+    }[told_by]
+    rows = [face("real", i, **{**jpeg, "jpeg_tables": "of libjpeg"}) for i in range(60)]
+    rows += [face("ddim", i, **{**jpeg, "jpeg_tables": "of libjpeg", **change}) for i in range(60)]
+    found = _found(rows)
+    assert (found.verdict, found.auc, found.told_by) == ("shortcut", 1.0, told_by)
+
+
+def test_tables_that_occur_once_each_tell_nothing_of_new_files() -> None:
+    rows = [
+        face(name, i, original_format="JPEG", jpeg_quality=90, jpeg_tables=f"{name} {i}")
+        for name in ("real", "ddim")
+        for i in range(60)
+    ]
+    assert _found(rows).verdict == "none found"
+
+
+def test_tables_are_chosen_by_how_often_they_occur_and_then_by_name() -> None:
+    tables = np.asarray([None, *(f"t{i:02}" for i in range(MOST_TABLES + 4)), "z", "z"], dtype=object)
+    assert commonest(tables).tolist() == ["z", *(f"t{i:02}" for i in range(MOST_TABLES - 1))]
+
+
+def _of_color(rows: list[Row], mean: float, seed: int) -> list[Row]:
+    rng = np.random.default_rng(seed)
+    return [row | {"original_mean_color": [*rng.normal(120, 15, 2), rng.normal(mean, 15)]} for row in rows]
+
+
+def test_mean_colour_alone_is_told_apart_from_a_shortcut_in_the_file() -> None:
+    rows = alike({"real": 200, "ddim": 200})
+    audit = find_shortcuts(table_of(_of_color(rows[:200], 120, 0) + _of_color(rows[200:], 180, 1)), seed=0)
+    (found,) = audit.generators
+    assert (audit.verdict, found.verdict, found.told_by) == ("mean colour", "mean colour", "mean_blue")
+    assert found.auc is not None and found.color_auc is not None
+    assert found.auc < 0.6 and found.color_auc > 0.95
+    verdict = shortcut_verdict(audit)
+    assert verdict.startswith("No shortcut found in the files' headers (AUC 0.")
+    assert "mean colour of the image" in verdict
+    assert any("mean colour" in each and "ddim" in each for each in shortcut_warnings(audit))
+
+
+def test_colours_of_one_distribution_tell_nothing() -> None:
+    rows = alike({"real": 300, "ddim": 300})
+    audit = find_shortcuts(table_of(_of_color(rows[:300], 120, 0) + _of_color(rows[300:], 120, 1)), seed=0)
+    assert audit.verdict == "none found"
+    assert audit.color_auc is not None and audit.bound is not None
+    assert audit.color_auc < audit.bound
+
+
+def test_a_shortcut_tells_both_numbers() -> None:
+    rows = [face("real", i, original_format="JPEG") for i in range(60)] + [face("ddim", i) for i in range(60)]
+    audit = find_shortcuts(table_of(rows), seed=0)
+    assert (audit.auc, audit.color_auc) == (1.0, 1.0)
+    assert "With the mean colour of the image added the AUC is 1.00." in shortcut_verdict(audit)
