@@ -7,11 +7,27 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from stat import S_ISREG
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from dfad_bench.analysis.balance import (
+    GeneratorBalance,
+    balance_columns,
+    balance_rows,
+    balance_warnings,
+    count_balance,
+    read_skipped,
+)
+from dfad_bench.analysis.near_duplicates import (
+    FEWEST_ONES,
+    NearDuplicateAudit,
+    NearDuplicates,
+    find_near_duplicates,
+    parse_hashes,
+)
 from dfad_bench.analysis.shortcut import (
     MIN_FACES,
     ShortcutAudit,
@@ -22,18 +38,17 @@ from dfad_bench.analysis.shortcut import (
     shortcut_warnings,
 )
 from dfad_bench.config import Strict
-from dfad_bench.errors import DataError, shorten
+from dfad_bench.errors import shorten
 from dfad_bench.records.leakage import KINDS, Overlap, find_overlaps
-from dfad_bench.records.manifest import SKIPPED, Manifest
+from dfad_bench.records.manifest import Manifest
 from dfad_bench.types import REAL
 
-SCHEMA_VERSION = 1
-SKIPPED_SHARE = 0.1
-"""A generator that lost this share of its inputs is pointed out: what is left may be the easy part."""
+SCHEMA_VERSION = 2
+SAME_SHARE = 0.99
+"""Two splits hold the same faces where this share of the smaller one's is in the other too."""
 
 _EXAMPLES = 3
 _BATCH = 16_384
-_NO_SPLIT = "no split"
 
 
 class FileCheck(Strict):
@@ -57,20 +72,14 @@ class Duplicates(Strict):
     example: tuple[str, str]
 
 
-class GeneratorBalance(Strict):
-    """How many faces a generator has, in each split of the source, and what is the matter with some.
+class SameSplits(Strict):
+    """Two splits that hold the same faces: ``shared`` of the ``faces`` of ``smaller`` are in ``larger``, by ``what``."""
 
-    ``enlarged``: crop_scale > 1, so that the face's pixels are interpolated; ``skipped``: inputs without a face, by
-    reason.
-    """
-
-    generator: str
+    smaller: str
+    larger: str
+    what: Literal["pixels", "perceptual hash", "video"]
+    shared: int
     faces: int
-    by_split: dict[str, int]
-    enlarged: int
-    without_gaze: int
-    without_identity: int
-    skipped: dict[str, int]
 
 
 class AuditReport(Strict):
@@ -83,7 +92,9 @@ class AuditReport(Strict):
     files: FileCheck
     source_splits: list[str]
     overlaps: list[Overlap]
+    same_splits: list[SameSplits]
     duplicates: list[Duplicates]
+    near_duplicates: NearDuplicateAudit
     balance: list[GeneratorBalance]
     shortcut: ShortcutAudit
     problems: list[str]
@@ -101,11 +112,15 @@ def audit(manifest: Manifest, *, seed: int = 0) -> AuditReport:
     splits = sorted(pc.unique(table["source_split"].drop_null()).to_pylist())
     overlaps = find_overlaps({name: table.filter(pc.equal(table["source_split"], name)) for name in splits})
     duplicates = find_duplicates(table)
-    balance = count_balance(table, _read_skipped(manifest))
+    near = find_near_duplicates(table, manifest.root)
+    same = find_same_splits(table, splits)
+    balance = count_balance(table, read_skipped(manifest))
     shortcut = find_shortcuts(table, seed)
     problems = [
         *_file_problems(manifest, files),
         *(f"Leakage: {overlap}." for overlap in overlaps),
+        *(_same_faces(each) for each in same),
+        *(_near_text(each) for each in near.splits if _shows_one_picture(each)),
         *(_two_labels(each) for each in duplicates if each.first != each.second),
     ]
     return AuditReport(
@@ -115,11 +130,18 @@ def audit(manifest: Manifest, *, seed: int = 0) -> AuditReport:
         files=files,
         source_splits=splits,
         overlaps=overlaps,
+        same_splits=same,
         duplicates=duplicates,
+        near_duplicates=near,
         balance=balance,
         shortcut=shortcut,
         problems=problems,
-        warnings=[*_balance_warnings(balance, duplicates), *shortcut_warnings(shortcut)],
+        warnings=[
+            *balance_warnings(balance, splits),
+            *_near_warnings(near),
+            *_repeated(duplicates),
+            *shortcut_warnings(shortcut),
+        ],
         verdict=_verdict(problems, shortcut),
     )
 
@@ -200,77 +222,77 @@ def _two_labels(pair: Duplicates) -> str:
     )
 
 
-# --- how many of what? ---------------------------------------------------------------------------------------------
-
-
-def _read_skipped(manifest: Manifest) -> dict[str, Counter[str]]:
-    """Return {generator: {reason: inputs}} from the table beside the manifest; nothing where there is none."""
-    path = manifest.root / SKIPPED
-    if not path.is_file():
-        return {}
-    skipped: dict[str, Counter[str]] = defaultdict(Counter)
-    try:
-        for row in pq.read_table(path, columns=["generator", "reason"]).to_pylist():
-            skipped[row["generator"]][row["reason"]] += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}). Prepare the source again.") from None
-    return skipped
-
-
-def count_balance(table: pa.Table, skipped: dict[str, Counter[str]]) -> list[GeneratorBalance]:
-    """Count faces by generator, reals first; a generator whose every input was skipped is counted too."""
-    flags = pa.table(
-        {
-            "generator": table["generator"],
-            "split": pc.fill_null(table["source_split"], _NO_SPLIT),
-            "enlarged": pc.cast(pc.greater(table["crop_scale"], 1.0), pa.int64()),
-            "gaze": pc.cast(pc.or_(table["gaze_pitch"].is_null(), table["gaze_yaw"].is_null()), pa.int64()),
-            "identity": pc.cast(pc.equal(pc.list_value_length(table["identities"]), 0), pa.int64()),
-        }
-    )
-    sums = [(name, "sum") for name in ("enlarged", "gaze", "identity")]
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    splits: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in flags.group_by(["generator", "split"]).aggregate([([], "count_all"), *sums]).to_pylist():
-        generator = row.pop("generator")
-        splits[generator][row.pop("split")] = row["count_all"]
-        counts[generator].update(row)
-    return [
-        GeneratorBalance(
-            generator=name,
-            faces=counts[name]["count_all"],
-            by_split=dict(sorted(splits[name].items())),
-            enlarged=counts[name]["enlarged_sum"],
-            without_gaze=counts[name]["gaze_sum"],
-            without_identity=counts[name]["identity_sum"],
-            skipped=dict(sorted(skipped.get(name, {}).items())),
-        )
-        for name in sorted({*counts, *skipped}, key=lambda name: (name != REAL, name))
-    ]
-
-
-def _balance_warnings(balance: Sequence[GeneratorBalance], duplicates: Sequence[Duplicates]) -> list[str]:
-    found = []
-    enlarged = sum(each.enlarged for each in balance)
-    if enlarged:
-        share = {each.generator: each.enlarged / each.faces for each in balance if each.faces}
-        least, most = min(share, key=share.__getitem__), max(share, key=share.__getitem__)
-        found.append(
-            f"{enlarged} of {sum(each.faces for each in balance)} faces were enlarged, so their pixels are interpolated: "
-            f"from {share[least]:.0%} of {least} to {share[most]:.0%} of {most}. What differs here is a shortcut too."
-        )
-    few = [f"{each.generator} ({each.faces})" for each in balance if each.faces < MIN_FACES]
-    if few:
-        found.append(f"Fewer than {MIN_FACES} faces: {shorten(few)}. Scores on so few say little.")
-    lost = {each.generator: (sum(each.skipped.values()), each.faces) for each in balance}
-    lossy = [f"{name} {s} of {s + kept}" for name, (s, kept) in lost.items() if s and s >= SKIPPED_SHARE * (s + kept)]
-    if lossy:
-        found.append(f"Many inputs gave no face: {shorten(lossy)}. What is left may be the easy part.")
-    if not any(each.generator == REAL and each.faces for each in balance):
-        found.append("There are no real faces, so nothing here can be tested for detection.")
+def _repeated(duplicates: Sequence[Duplicates]) -> list[str]:
     twice = [f"{each.count} of {each.first}" for each in duplicates if each.first == each.second]
-    if twice:
-        found.append(f"Faces that repeat the pixels of another face of their generator: {shorten(twice)}.")
+    return [f"Faces that repeat the pixels of another face of their generator: {shorten(twice)}."] if twice else []
+
+
+def find_same_splits(table: pa.Table, splits: Sequence[str]) -> list[SameSplits]:
+    """Return the pairs of splits of which one holds the other's faces: a copy under another name, such as val = test.
+
+    Of a pair that is the same by several criteria, the first counts: pixels, perceptual hash, video.
+    """
+    found = []
+    columns = table.select(["source_split", *_SAME_BY])
+    telling = np.bitwise_count(parse_hashes(table["perceptual_hash"])) >= FEWEST_ONES
+    hashes = pc.if_else(pa.array(telling), table["perceptual_hash"], None)
+    columns = columns.set_column(columns.schema.get_field_index("perceptual_hash"), "perceptual_hash", hashes)
+    parts = {name: columns.filter(pc.equal(columns["source_split"], name)) for name in splits}
+    for pair in combinations(splits, 2):
+        smaller, larger = sorted(pair, key=lambda name: parts[name].num_rows)
+        faces = parts[smaller].num_rows
+        for column, what in _SAME_BY.items():
+            cells = parts[smaller][column]
+            shared = pc.sum(pc.is_in(cells, parts[larger][column].combine_chunks(), skip_nulls=True)).as_py() or 0
+            if faces >= MIN_FACES and shared >= SAME_SHARE * faces:
+                found.append(SameSplits(smaller=smaller, larger=larger, what=what, shared=shared, faces=faces))
+                break
+    return found
+
+
+_SAME_BY: dict[str, Literal["pixels", "perceptual hash", "video"]] = {
+    "sha256": "pixels",
+    "perceptual_hash": "perceptual hash",
+    "video": "video",
+}
+
+
+def _same_faces(same: SameSplits) -> str:
+    return (
+        f"{same.smaller} and {same.larger} hold the same faces: {same.shared} of the {same.faces} faces of {same.smaller} "
+        f"are in {same.larger}, by {same.what}. Nothing chosen on one is tested on the other."
+    )
+
+
+def _shows_one_picture(near: NearDuplicates) -> bool:
+    """Return whether these are more than hashes near by chance; where no crop could be read, they are taken to be."""
+    return near.pairs > 0 and (near.same > 0 or near.looked_at == 0)
+
+
+def _near_text(near: NearDuplicates) -> str:
+    looked = (
+        f"{near.same} of the {near.looked_at} nearest" if near.looked_at else "none could be opened, so perhaps they"
+    )
+    return (
+        f"Near-duplicates: {near.pairs} pairs of faces of {near.first} and {near.second} look alike, and no shared person or "
+        f"video is declared; {looked} show one picture, such as {' and '.join(near.examples[0])}."
+    )
+
+
+def _near_warnings(near: NearDuplicateAudit) -> list[str]:
+    across = [each for each in near.generators if _shows_one_picture(each)]
+    found = [_near_text(each) for each in across if REAL in (each.first, each.second)]
+    others = [
+        f"{each.first} and {each.second} ({each.pairs} pairs)"
+        for each in across
+        if REAL not in (each.first, each.second)
+    ]
+    if others:
+        found.append(f"Near-duplicates of two generators, of no declared person or video in common: {shorten(others)}.")
+    if near.without_structure:
+        found.append(
+            f"{near.without_structure} faces are all of one colour or nearly, so their hashes say nothing of near-duplicates."
+        )
     return found
 
 
@@ -290,7 +312,16 @@ def _verdict(problems: Sequence[str], shortcut: ShortcutAudit) -> str:
 
 def tables(report: AuditReport) -> list[Table]:
     """Return the report as tables of text and numbers, to be printed in this order."""
-    return [_checks(report), _faces(report), *shortcut_tables(report.shortcut)]
+    return [
+        _checks(report),
+        (
+            "faces",
+            balance_columns(report.source_splits),
+            balance_rows(report.balance, report.source_splits),
+        ),
+        *_near_table(report.near_duplicates),
+        *shortcut_tables(report.shortcut),
+    ]
 
 
 def _checks(report: AuditReport) -> Table:
@@ -304,6 +335,9 @@ def _checks(report: AuditReport) -> Table:
         for column, kind in KINDS.items():
             shared = [f"{o.count} by {o.first} and {o.second}" for o in report.overlaps if o.column == column]
             rows.append((f"shared {kind}", looked, ", ".join(shared) or "none"))
+        same = [f"{each.smaller} = {each.larger} by {each.what}" for each in report.same_splits]
+        rows.append(("splits that are the same", looked, ", ".join(same) or "none"))
+        rows.append(("near-duplicates between splits", looked, _near_counts(report.near_duplicates.splits)))
     else:
         rows.append(("shared between splits", "the source gives no two splits", "–"))
     rows.append(("same pixels, two labels", f"{report.faces} faces", sum(each.count for each in across) or "none"))
@@ -311,19 +345,23 @@ def _checks(report: AuditReport) -> Table:
     return "checks", ("check", "looked at", "found"), rows
 
 
-def _faces(report: AuditReport) -> Table:
-    splits = [*report.source_splits, _NO_SPLIT] if report.source_splits else []
-    columns = ("generator", "faces", *splits, "enlarged", "no gaze", "no identity", "skipped")
+def _near_counts(near: Sequence[NearDuplicates]) -> str:
+    told = [
+        f"{each.pairs} of {each.first} and {each.second}{'' if _shows_one_picture(each) else ' (by chance)'}"
+        for each in near
+        if each.pairs
+    ]
+    return ", ".join(told) or "none"
+
+
+def _near_table(near: NearDuplicateAudit) -> list[Table]:
+    """Return the pairs of splits and of generators with near faces, most first; no table where there are none."""
+    columns = ("first", "second", "unrelated pairs", "opened", "one picture", "related pairs", "examples")
     rows: list[tuple[object, ...]] = [
         (
-            each.generator,
-            each.faces,
-            *(each.by_split.get(split, 0) for split in splits),
-            each.enlarged,
-            each.without_gaze,
-            each.without_identity,
-            ", ".join(f"{count} {reason}" for reason, count in each.skipped.items()) or "none",
+            *(each.first, each.second, each.pairs, each.looked_at, each.same, each.related),
+            "; ".join(" and ".join(pair) for pair in each.examples[:1]) or "–",
         )
-        for each in report.balance
+        for each in [*near.splits, *sorted(near.generators, key=lambda each: (-each.same, -each.pairs, -each.related))]
     ]
-    return "faces", columns, rows
+    return [(f"faces whose perceptual hashes differ in at most {near.bits} of 64 bits", columns, rows)] if rows else []

@@ -136,7 +136,7 @@ def _faces(table: pa.Table) -> _Faces:
     columns = ["id", "file_name", "source_split", "generator", "identities", "video", "sha256", "perceptual_hash"]
     table = table.select(columns).sort_by("id").combine_chunks()
     group = related_groups(table)
-    value = _parse(table["perceptual_hash"])
+    value = parse_hashes(table["perceptual_hash"])
     telling = np.bitwise_count(value) >= FEWEST_ONES
     table, group = table.filter(pa.array(telling)), group[telling]
     hashes, hashed = np.unique(value[telling], return_inverse=True)
@@ -157,7 +157,8 @@ def _faces(table: pa.Table) -> _Faces:
     )
 
 
-def _parse(column: pa.ChunkedArray) -> Hashes:
+def parse_hashes(column: pa.ChunkedArray) -> Hashes:
+    """Return perceptual hashes [N] as numbers; raise DataError for one that is not 16 hexadecimal digits."""
     encoded = column.combine_chunks().dictionary_encode()
     for each in encoded.dictionary.to_pylist():
         if not _HASH.fullmatch(each):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -178,3 +180,102 @@ def test_every_table_row_has_as_many_cells_as_there_are_columns(tmp_path: Path) 
     assert [title for title, _, _ in shown[:2]] == ["checks", "faces"]
     for _, columns, cells in shown:
         assert cells and all(len(row) == len(columns) for row in cells)
+
+
+# --- splits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["pixels", "perceptual hash", "video"])
+def test_a_split_that_holds_the_faces_of_another_is_a_problem_of_its_own(tmp_path: Path, what: str) -> None:
+    """As DF40 ships its JSON: what is called val is the test set."""
+    column = {"pixels": "sha256", "perceptual hash": "perceptual_hash", "video": "video"}[what]
+    rows = [face("real", i, source_split="test", **{column: f"{i:08x}deadbeef"}) for i in range(200)]
+    rows += [face("real", 200 + i, source_split="val", **{column: f"{i:08x}deadbeef"}) for i in range(100)]
+    rows += [face("real", 300 + i, source_split="train") for i in range(100)]
+    rows[210] |= {"sha256": "other", "video": "other", "perceptual_hash": "0123456789abcdef"}
+    report = audit(manifest_of(tmp_path, rows))
+    (same,) = report.same_splits
+    assert (same.smaller, same.larger, same.what, same.shared, same.faces) == ("val", "test", what, 99, 100)
+    (problem,) = (each for each in report.problems if "hold the same faces" in each)
+    assert problem.startswith("val and test hold the same faces: 99 of the 100 faces of val are in test")
+    rows[220] |= {"sha256": "third", "video": "third", "perceptual_hash": "fedcba9876543210"}
+    assert audit(manifest_of(tmp_path, rows)).same_splits == []
+
+
+def test_faces_without_structure_do_not_make_two_splits_the_same(tmp_path: Path) -> None:
+    rows = [face("real", i, source_split=("train", "test")[i % 2], perceptual_hash="0" * 16) for i in range(60)]
+    report = audit(manifest_of(tmp_path, rows))
+    assert (report.same_splits, report.problems) == ([], [])
+    assert any("60 faces are all of one colour" in each for each in report.warnings)
+
+
+def test_near_duplicates_between_splits_are_a_problem_and_across_labels_a_warning(tmp_path: Path) -> None:
+    rows = alike({"real": 40, "ddim": 40, "glow": 40})
+    for number, split in ((0, "train"), (1, "test")):
+        rows[number] |= {"source_split": split, "perceptual_hash": "0123456789abcdef"}
+    rows[2] |= {"perceptual_hash": "1123456789abcdff"}
+    rows[50] |= {"perceptual_hash": "1123456789abcdff"}
+    rows[51] |= {"perceptual_hash": "f0f0f0f00f0f0f0f"}
+    rows[100] |= {"perceptual_hash": "f0f0f0f00f0f0f0f"}
+    report = audit(manifest_of(tmp_path, rows))
+    (problem,) = report.problems
+    assert problem.startswith("Near-duplicates: 1 pairs of faces of test and train look alike")
+    assert any(each.startswith("Near-duplicates: 3 pairs of faces of ddim and real") for each in report.warnings)
+    assert any("ddim and glow (1 pairs)" in each for each in report.warnings)
+    assert ("near-duplicates between splits", "splits test, train", "1 of test and train") in tables(report)[0][2]
+
+
+def test_hashes_that_are_near_by_chance_are_no_problem(tmp_path: Path) -> None:
+    rows = [face("real", i, source_split=s, perceptual_hash="0f" * 8) for i, s in enumerate(["train", "test"])]
+    manifest = manifest_of(tmp_path, rows)
+    for row, seed in zip(rows, (0, 1), strict=True):
+        noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / row["file_name"]), noise)
+    report = audit(manifest)
+    assert [(each.pairs, each.looked_at, each.same) for each in report.near_duplicates.splits] == [(1, 1, 0)]
+    assert report.problems == []
+    assert any("1 of test and train (by chance)" in str(row[2]) for row in tables(report)[0][2])
+
+
+# --- classes that were not treated alike ---------------------------------------------------------------------------
+
+
+def test_a_split_without_a_generator_and_one_of_unequal_classes_are_pointed_out(tmp_path: Path) -> None:
+    rows = [face("real", i, source_split="train" if i < 50 else "test") for i in range(55)]
+    rows += [face("ddim", i, source_split="train") for i in range(50)]
+    rows += [face("glow", i, source_split="train" if i < 20 else "test") for i in range(100)]
+    warnings = audit(manifest_of(tmp_path, rows)).warnings
+    assert "Generators without a face in a split that others have: ddim (test)." in warnings
+    assert "Splits of very unequal numbers of reals and fakes: test (5 real, 80 fake)." in warnings
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"gaze_pitch": None, "gaze_flag": "profile"}, "Gaze is missing for another share"),
+        ({"cut_off": 0.2}, "is cut off by the image's border"),
+        ({"sharpness": 1.0}, "Median sharpness unlike that of the reals (10): ddim 1."),
+    ],
+)
+def test_what_befell_one_generator_more_than_the_reals_is_told(
+    tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    rows = [face("real", i, **(change if i < 2 else {})) for i in range(60)]
+    rows += [face("ddim", i, **(change if i < 45 else {})) for i in range(60)]
+    rows += [face("glow", i, **(change if i < 6 else {})) for i in range(60)]
+    told = [each for each in audit(manifest_of(tmp_path, rows)).warnings if expected in each]
+    assert len(told) == 1 and "ddim" in told[0] and "glow" not in told[0]
+
+
+def test_the_reasons_for_missing_gaze_are_counted(tmp_path: Path) -> None:
+    rows = [face("real", i, gaze_pitch=None, gaze_flag="profile" if i else "closed_eyes") for i in range(3)]
+    (real,) = audit(manifest_of(tmp_path, rows)).balance
+    assert (real.without_gaze, real.gaze_flags) == (3, {"closed_eyes": 1, "profile": 2})
+
+
+def test_inputs_that_prepare_left_out_more_often_for_fakes_are_a_selection(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, alike({"real": 60, "ddim": 60, "glow": 60}))
+    skips = [("ddim", "blurred_face")] * 30 + [("real", "no_face")] * 2 + [("glow", "no_face")] * 2
+    pq.write_table(_skips(*skips), tmp_path / SKIPPED)
+    (told,) = (each for each in audit(manifest).warnings if each.startswith("Prepare left out another share"))
+    assert "ddim 30 of 90, against 2 of 62 real" in told and "glow" not in told
