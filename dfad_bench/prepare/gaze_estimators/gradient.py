@@ -7,8 +7,10 @@ horizontal edges; each eye's choice is guided by the other's, since both look th
 gaze can put the iris.
 
 The eyeball is a sphere whose centre lies behind the middle of the canthi, which is the landmark; the head's turn, by
-the five landmarks, says where that is in the image. So every pixel by which a landmark is off moves the answer: 1 mm on
-the face is about 5 degrees, and what a detector calls the eye's place decides how far pitch can be trusted.
+the five landmarks, says where that is in the image. A millimetre on the face is 5 degrees, and detectors put an eye 2 mm
+to this or that side of it, so both landmarks are moved most of the way to where the edges of lids, lashes and iris
+gather. On rendered faces that halves the error with landmarks that YuNet finds (median 10.8° to 5.8°), at the price of
+1.1° with those that were drawn; as lids go along with the eye, pitch comes out smaller than it is.
 """
 
 from __future__ import annotations
@@ -55,6 +57,11 @@ _REACH = (7.0, 4.5)
 """mm beside and above the landmark that an iris goes to: 35 and 22 degrees."""
 _ALIKE = 1.0
 """mm by which the iris's places in the two eyes differ."""
+_EDGES = (12.0, 4.5)
+"""mm: standard deviations, across and down, of the window in which the edges of an eye are gathered."""
+_TRUST = 0.7
+"""How far a landmark is moved to the middle of those edges. The edges' middle is off by 0.8 mm (standard deviation, on
+rendered faces), YuNet's landmarks by 2.1 mm, a drawn landmark by nothing."""
 _SEARCH = 2
 _MARGIN = _SEARCH + 2
 _STEEPEST = 0.95
@@ -117,10 +124,12 @@ def _measure(faces: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> _Measu
     head_pitch, head_yaw = head_angles(landmarks)
     scale = pixels_per_mm(landmarks, head_yaw)
     grey = _eyes(faces, landmarks, scale, roll)
-    irises, sharpness = _irises(grey)
+    smooth = _smoothed(grey)
+    irises, sharpness = _irises(smooth)
+    middle = _TRUST * _edges_middle(smooth).mean(axis=1, keepdims=True)
     contrast = _contrast(grey, irises)
     outwards = np.stack([np.sin(head_yaw) * np.cos(head_pitch), -np.sin(head_pitch)], axis=-1)
-    offsets = (irises / _PX + CANTHI_BEFORE_CENTRE * outwards[:, None]) / EYEBALL_RADIUS
+    offsets = (irises / _PX - middle + CANTHI_BEFORE_CENTRE * outwards[:, None]) / EYEBALL_RADIUS
     mean = offsets.mean(axis=1)
     mean *= np.minimum(1, _STEEPEST / np.maximum(np.linalg.norm(mean, axis=1), 1e-9))[:, None]
     upright = np.stack([mean[:, 0], -mean[:, 1], np.sqrt(1 - np.square(mean).sum(axis=1))], axis=-1)
@@ -167,16 +176,40 @@ _DOWN, _RIGHT = (_Y - (_HEIGHT - 1) / 2) / _PX, (_X - (_WIDTH - 1) / 2) / _PX
 _WITHIN = np.exp(-((_RIGHT / _REACH[0]) ** 4) - (_DOWN / _REACH[1]) ** 4).astype(np.float32)
 
 
-def _objective(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _smoothed(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return eyes [N, 2, h, w] as maps [2N, h, w] without the finest noise."""
+    return np.stack([cv2.GaussianBlur(each, (0, 0), 1.0) for each in grey.reshape(-1, _HEIGHT, _WIDTH)])
+
+
+def _slopes(smooth: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the gradient of maps [M, h, w], across and down."""
+    across, down = np.zeros_like(smooth), np.zeros_like(smooth)
+    across[:, :, 1:-1] = (smooth[:, :, 2:] - smooth[:, :, :-2]) / 2
+    down[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
+    return across, down
+
+
+def _edges_middle(smooth: NDArray[np.float32]) -> Floats:
+    """Return the middle [N, 2, 2] of the edges of eyes [2N, h, w] in mm from the landmark, by three steps of mean shift."""
+    magnitude = np.hypot(*_slopes(smooth)).astype(np.float64)
+    x, y = np.zeros((2, len(magnitude)))
+    for _ in range(3):
+        columns = np.exp(-(((_RIGHT[0] - x[:, None]) / _EDGES[0]) ** 2) / 2)
+        rows = np.exp(-(((_DOWN[:, 0] - y[:, None]) / _EDGES[1]) ** 2) / 2)
+        across = np.einsum("mhw,mh->mw", magnitude, rows) * columns
+        total = np.maximum(across.sum(axis=1), 1e-9)
+        down = np.einsum("mhw,mw->mh", magnitude, columns) * rows
+        x, y = (across * _RIGHT[0]).sum(axis=1) / total, (down * _DOWN[:, 0]).sum(axis=1) / total
+    return np.stack([x, y], axis=-1).reshape(-1, 2, 2)
+
+
+def _objective(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how well each pixel of eyes [M, h, w] does as an iris's centre [M, h, w].
 
     At c it is the darkness of c times the mean, over pixels with a strong gradient, of d · g where the pixel lies on the
     ring around c: d the unit vector from c to the pixel, g the unit gradient there. That is a sum of two convolutions.
     """
-    smooth = np.stack([cv2.GaussianBlur(each, (0, 0), 1.0) for each in grey])
-    across, down = np.zeros_like(smooth), np.zeros_like(smooth)
-    across[:, :, 1:-1] = (smooth[:, :, 2:] - smooth[:, :, :-2]) / 2
-    down[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
+    across, down = _slopes(smooth)
     magnitude = np.hypot(across, down)
     strong = magnitude > magnitude.mean((1, 2), keepdims=True) + _STRONG * magnitude.std((1, 2), keepdims=True)
     length = np.where(strong, magnitude, np.float32(np.inf))
@@ -188,12 +221,12 @@ def _objective(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rings * darkness / np.maximum(strong.sum((1, 2)), 1)[:, None, None], np.float32)
 
 
-def _irises(grey: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Return the irises' centres [N, 2, 2] in patch pixels from the landmark, and how sharp [N, 2] in 0..1 the peaks are.
+def _irises(smooth: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Return the irises' centres [N, 2, 2] of eyes [2N, h, w] in patch pixels from the landmark, and their sharpness [N, 2].
 
     Sharpness is 1 minus the objective's mean over where an iris may be, relative to its peak.
     """
-    objective = _objective(grey.reshape(-1, _HEIGHT, _WIDTH))
+    objective = _objective(smooth)
     blurred = np.stack([cv2.GaussianBlur(each, (0, 0), _ALIKE * _PX) for each in objective])
     other = blurred.reshape(-1, 2, _HEIGHT, _WIDTH)[:, ::-1].reshape(objective.shape)
     row, column = _peaks(objective * other * _WITHIN)
