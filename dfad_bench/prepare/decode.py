@@ -80,7 +80,7 @@ class DecodedImage:
 
 
 _REDUCED = {
-    1: cv2.IMREAD_COLOR,
+    1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -112,8 +112,8 @@ class EncodedImage:
             raise SkippedInput("undecodable", f"OpenCV: {error}") from None
         if pixels is None:
             raise SkippedInput("undecodable", f"OpenCV cannot decode this {self.format} file")
-        # in place: OpenCV's own conversion while decoding (IMREAD_COLOR_RGB) has no reduced variant
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+        if reduction > 1:  # OpenCV's flags for reduced scale have no RGB variant
+            cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
         if reduction == 1:  # in other formats than JPEG too, OpenCV may have turned the picture by its EXIF
             height, width = pixels.shape[:2]
         else:

@@ -135,17 +135,42 @@ def test_without_weights_yunet_says_both_ways_on(monkeypatch) -> None:
     assert "--face-detector haar" in message
 
 
-@pytest.mark.usefixtures("published")
-def test_numbered_sizes_change_the_input_alone_and_no_length() -> None:
+@pytest.fixture
+def fixed(tmp_path: Path, published: None) -> Path:
+    """The same network exported for 640 x 640 px alone, as the file of March 2023 is, and as OpenCV 4 wants it."""
     onnx = pytest.importorskip("onnx")
-    original = (WEIGHTS / "yunet_n_dynamic.onnx").read_bytes()
-    numbered = yunet._with_numbered_sizes(original)
-    assert len(numbered) == len(original)
-    assert yunet._with_numbered_sizes(numbered) == numbered
-    before, after = onnx.load_from_string(original).graph, onnx.load_from_string(numbered).graph
-    assert [size.dim_value for size in after.input[0].type.tensor_type.shape.dim] == [1, 3, 320, 320]
-    assert before.node == after.node
-    assert before.initializer == after.initializer
+    graph = onnx.load(WEIGHTS / "yunet_n_dynamic.onnx")
+    for each in (*graph.graph.input, *graph.graph.output):
+        for size, number in zip(each.type.tensor_type.shape.dim, (1, 3, 640, 640), strict=False):
+            if each.name == "input":
+                size.dim_value = number
+    onnx.save(graph, tmp_path / "fixed.onnx")
+    return tmp_path / "fixed.onnx"
+
+
+def test_yunet_finds_the_faces_that_opencv_finds(portraits, fixed) -> None:
+    detector = yunet.YuNet()
+    squares = [cv2.resize(image, (320, 320)) for image in portraits]
+    theirs = cv2.FaceDetectorYN.create(str(fixed), "", (320, 320), yunet.SCORE, 0.3)
+    for image, found in zip(squares, detector.detect(squares, [None] * len(squares)), strict=True):
+        rows = theirs.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        rows = sorted(rows.tolist(), key=lambda row: -row[14])
+        assert len(rows) == len(found)
+        for row, face in zip(rows, found, strict=True):
+            x, y, width, height = row[:4]
+            np.testing.assert_allclose(face.box, (x, y, x + width, y + height), atol=0.01)
+            np.testing.assert_allclose(face.landmarks.ravel(), row[4:14], atol=0.01)
+            assert face.score == pytest.approx(row[14], abs=1e-4)
+
+
+def test_an_export_for_one_size_runs_at_any(portraits, fixed, monkeypatch) -> None:
+    digest = hashlib.sha256(fixed.read_bytes()).hexdigest()
+    expected = [face.box for found in yunet.YuNet().detect(portraits, [None] * len(portraits)) for face in found]
+    entry = replace(yunet.WEIGHTS[0], name=fixed.name, sha256=digest, bytes=None)
+    monkeypatch.setattr(yunet.YuNet, "weights", (entry,))
+    monkeypatch.setenv("DFAD_BENCH_WEIGHTS", str(fixed.parent))
+    found = yunet.YuNet().detect(portraits, [None] * len(portraits))
+    np.testing.assert_allclose([face.box for faces in found for face in faces], expected, atol=0.01)
 
 
 # --- Haar ----------------------------------------------------------------------------------------------------------
