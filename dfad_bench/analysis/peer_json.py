@@ -14,6 +14,7 @@ from dfad_bench.analysis.shortcut import Table
 from dfad_bench.config import Strict
 from dfad_bench.errors import UsageError, shorten
 from dfad_bench.prepare.dataset_json import SPLITS, JsonClip, frame_number, read_dataset_json
+from dfad_bench.prepare.json_clips import PathFinder
 from dfad_bench.types import Defect
 
 _EXAMPLES = 3
@@ -97,10 +98,12 @@ class PeerReport(Strict):
     verdict: str
 
 
-def audit_json(path: Path, root: Path | None = None, fakes: Mapping[str, bool] | None = None) -> PeerReport:
-    """Audit one file; root: the folder that its paths are relative to, where files shall be looked for as well.
+def audit_json(
+    path: Path, root: Path | None = None, path_map: str | None = None, fakes: Mapping[str, bool] | None = None
+) -> PeerReport:
+    """Audit one file; root: the folder of the dataset, where its files shall be looked for as well.
 
-    ``fakes`` says of labels whether they are fake where they do not tell. Raises UsageError and DataError as
+    ``path_map`` is ``old=new`` where files have moved, as of ``prepare.json_clips.PathFinder``. ``fakes`` says of labels whether they are fake where they do not tell. Raises UsageError and DataError as
     ``prepare.dataset_json.read_dataset_json`` does, and UsageError for a root that is no folder.
     """
     if root is not None and not root.is_dir():
@@ -116,7 +119,7 @@ def audit_json(path: Path, root: Path | None = None, fakes: Mapping[str, bool] |
     labels = count_labels(clips)
     names = group_by_name(clips)
     choice = judge_frames(clips)
-    files = None if root is None else find_missing(clips, root)
+    files = None if root is None else find_missing(clips, root, path_map)
     problems = [*_shared_problems(shared), *_file_problems(files)]
     return PeerReport(
         source=path.name,
@@ -316,18 +319,24 @@ def _told(defects: Mapping[str, Sequence[str]]) -> list[str]:
 # --- are the files there? ------------------------------------------------------------------------------------------
 
 
-def find_missing(clips: Iterable[JsonClip], root: Path) -> MissingFiles:
-    """Look for every frame and mask below the root, opening none; what leads out of the root is missing."""
-    checked, missing = 0, 0
+def find_missing(clips: Iterable[JsonClip], root: Path, path_map: str | None = None) -> MissingFiles:
+    """Look for every frame and mask below the root, opening none; what leads out of the root is missing.
+
+    What a path leaves out, or holds before the dataset's own folder, is found out as ``prepare`` does.
+    """
+    listed = list(clips)
+    names = sorted({path for clip in listed for path in (*clip.frames, *clip.masks)})
+    finder = PathFinder(root, {clip.dataset for clip in listed}, path_map)
+    finder.learn(names)
+    finder.check_maps(names)
+    base, missing = root.resolve(), 0
     examples: list[str] = []
-    base = root.resolve()
-    for name in sorted({path for clip in clips for path in (*clip.frames, *clip.masks)}):
-        checked += 1
-        if not _is_there(base, name):
+    for name in names:
+        if not _is_there(base, finder.place(name)):
             missing += 1
             if len(examples) < _EXAMPLES:
                 examples.append(name)
-    return MissingFiles(checked=checked, missing=missing, examples=examples)
+    return MissingFiles(checked=len(names), missing=missing, examples=examples)
 
 
 def _is_there(base: Path, name: str) -> bool:

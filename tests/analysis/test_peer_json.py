@@ -207,6 +207,18 @@ def test_missing_files_are_counted_below_the_root_and_nothing_outside_it_counts(
         audit_json(path, tmp_path / "nowhere")
 
 
+def test_files_are_found_where_prepare_finds_them(tmp_path: Path) -> None:
+    for name in ("rgb/UADFV/real/a.png", "rgb/UADFV/real/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    names = [f"/data/lab/datasets/rgb/UADFV/real/{name}.png" for name in "abc"]
+    path = _write(tmp_path, {"UADFV_Real": {"train": {"v": names}}}, "UADFV")
+    for path_map in (None, "/data/lab/datasets=", "/data/lab/datasets/rgb=rgb"):
+        files = audit_json(path, tmp_path, path_map).files
+        assert files is not None
+        assert (files.checked, files.missing, files.examples) == (3, 1, [names[2]])
+
+
 def test_a_file_that_is_no_dataset_json_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.json"):
