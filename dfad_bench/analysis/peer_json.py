@@ -103,7 +103,8 @@ def audit_json(
 ) -> PeerReport:
     """Audit one file; root: the folder of the dataset, where its files shall be looked for as well.
 
-    ``path_map`` is ``old=new`` where files have moved, as of ``prepare.json_clips.PathFinder``. ``fakes`` says of labels whether they are fake where they do not tell. Raises UsageError and DataError as
+    ``path_map`` is ``old=new`` where files have moved, as of ``prepare.json_clips.PathFinder``; ``fakes`` says of labels
+    whether they are fake where they do not tell. Raises UsageError and DataError as
     ``prepare.dataset_json.read_dataset_json`` does, and UsageError for a root that is no folder.
     """
     if root is not None and not root.is_dir():
