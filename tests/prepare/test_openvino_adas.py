@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dfad_bench.errors import UsageError
 from dfad_bench.prepare.gaze_estimators.openvino_adas import OpenvinoAdas
 from dfad_bench.weights import joint_sha256
 from tests.conftest import SHARED
@@ -27,12 +25,6 @@ def estimator() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def faces() -> Faces:
     return drawn(FACES)
-
-
-def test_without_openvino_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UsageError, match=r"pip install 'dfad-bench\[gaze\]'"):
-        OpenvinoAdas()
 
 
 def test_the_published_files_are_those_of_the_test_material() -> None:

@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare.eye_patches import MIRRORED, Floats, eye_distances, rolls, upright_patch, usable
 from dfad_bench.prepare.head_pose import angles, head_angles, seen_from_head, turn
+from dfad_bench.prepare.openvino_runtime import compile_graph, read_graph
 from dfad_bench.types import Annotation, Gaze, WeightsFile
 from dfad_bench.weights import fetch, joint_sha256
 
@@ -138,19 +138,14 @@ class OpenvinoAdas:
     def __init__(self) -> None:
         """Load the four networks, one thread each.
 
-        Raises UsageError where OpenVINO is missing, DataError where the weights are missing or not the published ones.
+        Raises DataError where the weights are missing or not the published ones.
         """
-        try:
-            import openvino
-        except ImportError:
-            raise UsageError("openvino_adas needs OpenVINO. Install it: pip install 'dfad-bench[gaze]'.") from None
         paths = [fetch(file) for file in self.weights]
         self.weights_sha256: str | None = joint_sha256(self.weights)
-        core = openvino.Core()
-        self._gaze = _compile(core, paths[0:2], _HIDDEN)
-        self._pose = _compile(core, paths[2:4])
-        self._points = _compile(core, paths[4:6])
-        self._open = _compile(core, paths[6:7])
+        self._gaze = _compile(paths[0:2], _HIDDEN)
+        self._pose = _compile(paths[2:4])
+        self._points = _compile(paths[4:6])
+        self._open = _compile(paths[6:7])
 
     def estimate(
         self,
@@ -284,22 +279,16 @@ class _Measured:
     reasons: list[str | None]
 
 
-def _compile(core: Any, paths: Sequence[Path], hidden: str | None = None) -> Any:
+def _compile(paths: Sequence[Path], hidden: str | None = None) -> Any:
     """Return a network that takes any number of faces at once; ``hidden`` names a layer that becomes an output too.
 
     Batches of 8 to 32 are measured a fifth to a quarter faster per face than single ones, of fixed size no faster than
     of any size.
     """
-    try:
-        model = core.read_model(*(str(path) for path in paths))
-    except RuntimeError as error:
-        raise DataError(f"OpenVINO cannot read {paths[0].name}: {' '.join(str(error).split())[:200]}") from None
+    graph = read_graph(*paths)
     if hidden is not None:
-        model.add_outputs([(hidden, 0)])
-    model.reshape({each: [-1, *(int(side) for side in each.shape[1:])] for each in model.inputs})
-    # Threads of several workers fight for the same cores, and bfloat16 would give other angles on other processors.
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    return core.compile_model(model, "CPU", settings)
+        graph.add_outputs([(hidden, 0)])
+    return compile_graph(graph, *([-1, *(int(side) for side in each.shape[1:])] for each in graph.inputs))
 
 
 def _run(network: Any, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
