@@ -179,14 +179,14 @@ def _selection_warnings(balance: Sequence[GeneratorBalance]) -> list[str]:
     if real is None or not real.sharpness or real.faces < MIN_FACES:
         return found
     unlike = [
-        f"{each.generator} {each.sharpness:.3g}"
+        f"{each.generator} {each.sharpness:.1f}"
         for each in balance
         if each.sharpness is not None
         and each.faces >= MIN_FACES
         and not 1 / SHARPER < each.sharpness / real.sharpness < SHARPER
     ]
     if unlike:
-        found.append(f"Median sharpness unlike that of the reals ({real.sharpness:.3g}): {shorten(unlike)}.")
+        found.append(f"Median sharpness unlike that of the reals ({real.sharpness:.1f}): {shorten(unlike)}.")
     return found
 
 
@@ -239,7 +239,7 @@ def balance_rows(balance: Sequence[GeneratorBalance], splits: Sequence[str]) -> 
             *(each.by_split.get(split, 0) for split in shown),
             each.enlarged,
             each.cut_off,
-            "–" if each.sharpness is None else f"{each.sharpness:.3g}",
+            "–" if each.sharpness is None else f"{each.sharpness:.1f}",
             _told(each.without_gaze, each.gaze_flags),
             each.without_identity,
             ", ".join(f"{count} {reason}" for reason, count in each.skipped.items()) or "none",

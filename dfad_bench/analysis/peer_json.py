@@ -25,11 +25,15 @@ _FEWEST_FRAMES = 8
 
 
 class Shared(Strict):
-    """What two splits share: ``count`` of the ``of`` things of the smaller one, with a few names."""
+    """What two splits share: ``count`` of the ``of`` things of the smaller one, with a few names.
+
+    ``smaller``: which of the two that is, None where they have equally many.
+    """
 
     what: str
     first: str
     second: str
+    smaller: str | None
     count: int
     of: int
     examples: list[str]
@@ -112,7 +116,7 @@ def audit_json(
     defects: dict[str, list[str]] = defaultdict(list)
 
     def note(defect: Defect) -> None:
-        defects[defect.kind].append(defect.detail)
+        defects[defect.kind].append(defect.detail.removeprefix(f"{path.name}: "))
 
     clips = list(read_dataset_json(path, note, fakes))
     splits = [split for split in SPLITS if any(clip.split == split for clip in clips)]
@@ -152,9 +156,18 @@ def find_shared(clips: Sequence[JsonClip]) -> list[Shared]:
         for first, second in combinations(SPLITS, 2):
             both = holders[first] & holders[second]
             if both:
-                of_ = min(len(holders[first]), len(holders[second]))
-                examples = sorted(both)[:_EXAMPLES]
-                found.append(Shared(what=what, first=first, second=second, count=len(both), of=of_, examples=examples))
+                sizes = {name: len(holders[name]) for name in (first, second)}
+                found.append(
+                    Shared(
+                        what=what,
+                        first=first,
+                        second=second,
+                        smaller=None if len(set(sizes.values())) == 1 else min(sizes, key=sizes.__getitem__),
+                        count=len(both),
+                        of=min(sizes.values()),
+                        examples=sorted(both)[:_EXAMPLES],
+                    )
+                )
     return found
 
 
@@ -197,9 +210,13 @@ def _shared_problems(shared: Sequence[Shared]) -> list[str]:
         pair = (each.first, each.second)
         if _same(each) and pair not in told:
             told.add(pair)
+            told_as = f"{each.first} and {each.second} are the same"
+            if each.smaller is not None:
+                other = each.second if each.smaller == each.first else each.first
+                told_as = f"{each.smaller} is a part of {other}"
             found.append(
-                f"{each.first} and {each.second} are the same: {each.count} of {each.of} {_plural(each.what)} of the smaller "
-                "one stand in both. Nothing chosen on one is tested on the other."
+                f"{told_as}: {each.count} of {each.of} {_plural(each.what)} stand in both. What is chosen on one is not "
+                "tested by the other."
             )
     return found + [
         f"Leakage: {each.first} and {each.second} share {each.count} of {each.of} {_plural(each.what)}, such as "

@@ -12,12 +12,6 @@ from dfad_bench.analysis.audit import AuditReport, tables
 from dfad_bench.analysis.peer_json import PeerReport, peer_tables
 
 Tone = Literal["bad", "warned", "good", "open"]
-_WORDS: dict[Tone, str] = {
-    "bad": "Broken",
-    "warned": "Shortcut",
-    "good": "Sound",
-    "open": "Undecided",
-}
 _MEANINGS = {
     "unrelated pairs": "pairs of faces that share no declared person, video or pixels",
     "one picture": "of the pairs that were opened, those that show one picture",
@@ -36,12 +30,10 @@ def audit_page(report: AuditReport | PeerReport) -> str:
     template = importlib.resources.files("dfad_bench.publish").joinpath("templates", "audit.html.j2")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = tables(report) if isinstance(report, AuditReport) else peer_tables(report)
-    tone = _tone(report)
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         title=f"Audit of {report.source}",
         facts=_facts(report),
-        tone=tone,
-        word=_WORDS[tone],
+        tone=_tone(report),
         verdict=report.verdict,
         problems=report.problems,
         warnings=report.warnings,
@@ -73,7 +65,10 @@ def _facts(report: AuditReport | PeerReport) -> list[tuple[str, str]]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, Any]:
     """Return a table for the template: columns of numbers are aligned to the right, and told what they mean."""
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    numeric = [all(_is_number(row[index]) for row in cells) for index in range(len(columns))]
+    numeric = [
+        all(_is_number(row[index]) for row in cells) and any(row[index] != "–" for row in cells)
+        for index in range(len(columns))
+    ]
     return {
         "title": title[:1].upper() + title[1:],
         "columns": [{"name": name, "numeric": number} for name, number in zip(columns, numeric, strict=True)],
@@ -83,4 +78,4 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
 
 
 def _is_number(cell: str) -> bool:
-    return cell.strip("–0123456789.,%x") == ""
+    return cell == "–" or (cell.strip("0123456789.,%") == "" and cell != "")

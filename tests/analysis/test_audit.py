@@ -254,7 +254,7 @@ def test_a_split_without_a_generator_and_one_of_unequal_classes_are_pointed_out(
     [
         ({"gaze_pitch": None, "gaze_flag": "profile"}, "Gaze is missing for another share"),
         ({"cut_off": 0.2}, "is cut off by the image's border"),
-        ({"sharpness": 1.0}, "Median sharpness unlike that of the reals (10): ddim 1."),
+        ({"sharpness": 1.0}, "Median sharpness unlike that of the reals (10.0): ddim 1.0."),
     ],
 )
 def test_what_befell_one_generator_more_than_the_reals_is_told(

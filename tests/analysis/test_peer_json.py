@@ -98,6 +98,13 @@ def test_uadfv_whose_three_splits_are_one_is_told_for_each_pair(tmp_path: Path) 
     ]
 
 
+def test_a_test_set_that_is_a_part_of_train_is_called_that(tmp_path: Path) -> None:
+    real = _videos(*(f"{i:04}" for i in range(8)), folder="real")
+    path = _write(tmp_path, {"a_Real": {"train": real, "test": dict(list(real.items())[:4])}})
+    (problem,) = audit_json(path).problems
+    assert problem.startswith("test is a part of train: 4 of 4 videos stand in both.")
+
+
 def test_the_same_frames_under_other_names_of_videos_are_found(tmp_path: Path) -> None:
     path = _write(
         tmp_path,
