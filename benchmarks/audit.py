@@ -46,7 +46,7 @@ def all_pairs(given: np.ndarray) -> int:
 
 
 def manifest(count: int, root: Path) -> Manifest:
-    """Return a manifest of so many faces, none of which is on disk; every fourth face shares its video."""
+    """Return a manifest of so many faces, none of which is on disk; four make a video."""
     rng = np.random.default_rng(1)
     number = np.arange(count)
     generator = np.asarray(["real", *(f"g{each:02}" for each in range(1, GENERATORS))], dtype=object)[
