@@ -140,6 +140,34 @@ def test_check_manifest_names_an_altered_face(photos: Path, tmp_path: Path) -> N
     assert "holds other pixels" in answer.stderr
 
 
+def test_an_audit_of_a_manifest_is_a_table_a_file_and_a_page(photos: Path, tmp_path: Path) -> None:
+    call("prepare", "--source", "folder", "--root", photos, "--data", tmp_path, "--name", "ours", *CROPS)
+    answer = call("audit", "ours", "--data", tmp_path, "--output", tmp_path / "a.json", "--html", tmp_path / "a.html")
+    assert answer.exit_code == 0, answer.output
+    report = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert report["faces"] == 11 and report["verdict"] in " ".join(answer.stdout.split())
+    assert report["verdict"].split(":")[0] in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_an_audit_of_a_peers_json_finds_val_equal_to_test_and_files_that_are_missing(tmp_path: Path) -> None:
+    clips = {name: {"label": "DFDC_Fake", "frames": [f"DFDC/{name}/0.png"]} for name in ("a", "b")}
+    path = tmp_path / "DFDC.json"
+    path.write_text(json.dumps({"DFDC": {"DFDC_Fake": {"val": clips, "test": clips}}}), encoding="utf-8")
+    (tmp_path / "DFDC" / "a").mkdir(parents=True)
+    (tmp_path / "DFDC" / "a" / "0.png").write_bytes(b"x")
+    answer = call("audit", path, "--root", tmp_path, "--html", tmp_path / "a.html", "--format", "json")
+    assert answer.exit_code == 1
+    report = json.loads(answer.stdout)
+    assert report["files"]["missing"] == 1
+    assert any("val" in problem and "test" in problem for problem in report["problems"])
+    assert "DFDC.json" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_a_root_for_a_manifest_is_refused(tmp_path: Path) -> None:
+    answer = call("audit", "ours", "--root", tmp_path)
+    assert answer.exit_code == 2 and "dataset's .json" in answer.stderr
+
+
 GATED = """
 from dfad_bench.prepare.sources.folder import FolderSource
 

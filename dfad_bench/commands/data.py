@@ -12,11 +12,19 @@ import typer
 from dfad_bench import console
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder
 from dfad_bench.console import Format
-from dfad_bench.errors import FAILED, INCOMPLETE
+from dfad_bench.errors import FAILED, INCOMPLETE, UsageError
 
 if TYPE_CHECKING:
+    from dfad_bench.analysis.audit import AuditReport
+    from dfad_bench.analysis.peer_json import PeerReport
+    from dfad_bench.analysis.shortcut import Table
     from dfad_bench.prepare.pipeline import Report
     from dfad_bench.prepare.plan import Job, Plan
+
+
+PathMapOption = Annotated[
+    str | None, typer.Option("--path-map", help="Where a dataset's JSON lists paths: old=new, where files have moved.")
+]
 
 
 def prepare(
@@ -36,9 +44,7 @@ def prepare(
     gaze_estimator: Annotated[
         str | None, typer.Option("--gaze-estimator", help="How gaze is estimated.", show_default="the source's own")
     ] = None,
-    path_map: Annotated[
-        str | None, typer.Option("--path-map", help="For sources that list paths: old=new, where files have moved.")
-    ] = None,
+    path_map: PathMapOption = None,
     accept_terms: Annotated[bool, typer.Option("--accept-terms", help="Accept the dataset's terms of use.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never download anything.")] = False,
     size: Annotated[int, typer.Option("--size", min=16, max=2048, help="Side of the crop in pixels.")] = 256,
@@ -171,24 +177,32 @@ def _counted(reasons: Mapping[str, int]) -> str:
 
 
 def audit(
-    manifest: Annotated[str, typer.Argument(help="A prepared source by name, or the folder of its manifest.")],
+    target: Annotated[
+        str, typer.Argument(help="A prepared source by name, the folder of its manifest, or a peer's dataset .json.")
+    ],
     data: DataOption = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="For a .json: where its files lie, to look for them.")
+    ] = None,
+    path_map: PathMapOption = None,
     output: Annotated[Path | None, typer.Option("--output", help="Also write the report as JSON to this file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the report as a page to this file.")] = None,
     format: FormatOption = Format.human,
 ) -> None:
-    """Ask of a manifest whether it can be trusted: missing files, leakage, and what the files alone give away."""
-    from dfad_bench.analysis import audit as audits
-    from dfad_bench.records.manifest import read_manifest
+    """Ask of a manifest or a dataset JSON whether it can be trusted: what is missing, what leaks, what the files give away."""
+    from dfad_bench.publish.audit_page import audit_page
     from dfad_bench.records.results import write_text
 
     with console.progress("auditing"):
-        report = audits.audit(read_manifest(_manifest_folder(manifest, data)))
+        report, tables = _audited(target, data, root, path_map)
     if output is not None:
         write_text(output, report.model_dump_json(indent=1) + "\n")
+    if html is not None:
+        write_text(html, audit_page(report))
     if format is Format.json:
         console.show_json(report.model_dump())
     else:
-        for title, columns, rows in audits.tables(report):
+        for title, columns, rows in tables:
             console.show_table(title, columns, rows)
         for warning in report.warnings:
             console.warn(warning)
@@ -197,6 +211,22 @@ def audit(
         console.show_verdict(report.verdict)
     if report.problems:
         raise typer.Exit(FAILED)
+
+
+def _audited(
+    target: str, data: Path | None, root: Path | None, path_map: str | None
+) -> tuple[AuditReport | PeerReport, list[Table]]:
+    from dfad_bench.analysis import audit as audits
+    from dfad_bench.analysis import peer_json
+    from dfad_bench.records.manifest import read_manifest
+
+    if target.endswith(".json"):
+        peer = peer_json.audit_json(Path(target), root, path_map)
+        return peer, peer_json.peer_tables(peer)
+    if root is not None or path_map is not None:
+        raise UsageError("--root and --path-map are for a dataset's .json; a manifest knows where its files are.")
+    report = audits.audit(read_manifest(_manifest_folder(target, data)))
+    return report, audits.tables(report)
 
 
 def _manifest_folder(manifest: str, data: Path | None) -> Path:
