@@ -15,9 +15,9 @@ from pydantic import Field
 from dfad_bench.config import Strict, read_yaml
 from dfad_bench.errors import UsageError, did_you_mean, shorten
 from dfad_bench.prepare.cells import SPLITS, identities, numbers, text
+from dfad_bench.prepare.folder_map import Meaning, declared
 from dfad_bench.prepare.hub import HubDataset, HubImage, arrow_files, arrow_table
 from dfad_bench.prepare.labels import Label, Labeller, check_frame
-from dfad_bench.prepare.sources.folder import Meaning, declared
 from dfad_bench.taxonomy import Generator
 from dfad_bench.types import Defect, OnDefect, RawImage
 

@@ -12,8 +12,8 @@ from pydantic import PositiveInt
 
 from dfad_bench.errors import UsageError, shorten
 from dfad_bench.prepare.clip_listing import Clip, is_empty
+from dfad_bench.prepare.folder_map import declared, image_below, labelled_folders, read_folder_map
 from dfad_bench.prepare.listing import VIDEO_SUFFIXES, files_below
-from dfad_bench.prepare.sources.folder import FolderSource, _image
 from dfad_bench.prepare.video import VideoFrame
 from dfad_bench.taxonomy import Generator
 from dfad_bench.types import Defect, OnDefect, RawImage
@@ -43,7 +43,7 @@ class VideoSource:
 
     def generators(self, root: Path | None) -> Sequence[Generator]:
         """Return the generators that the YAML declares and the taxonomy does not know."""
-        return FolderSource(self.map).generators(root)
+        return declared(list(read_folder_map(self.map, root).generators.values()), str(self.map))
 
     def images(self, root: Path | None, on_defect: OnDefect) -> Iterator[RawImage]:
         """Yield ``frames`` images of every clip, in order of the clips' paths.
@@ -51,19 +51,18 @@ class VideoSource:
         Tells of an ``empty_folder`` and of an ``empty_clip``; raises UsageError where no folder holds a video.
         """
         assert root is not None
-        folders = FolderSource(self.map)
-        folder_map = folders._map()
+        folder_map = read_folder_map(self.map, root)
         if folder_map.frame is not None:
             raise UsageError(f"{self.map}: 'frame' has no meaning for videos, whose frames are counted. Remove it.")
         nothing = True
-        for folder, meaning, label in folders._folders(root, folder_map)[0]:
+        for folder, meaning, label in labelled_folders(root, folder_map, self.map)[0]:
             files = list(files_below(root, folder, VIDEO_SUFFIXES))
             stems = Counter(_without_suffix(file) for file in files)
             self._tell(root, folder, files, on_defect)
             for relative in files:
                 nothing = False
                 clip = _without_suffix(relative)
-                image = _image(root, relative, folder_map, meaning, label)
+                image = image_below(root, relative, folder_map, meaning, label)
                 video = image.video or (clip if stems[clip] == 1 else relative)
                 for position in range(self.frames):
                     payload = VideoFrame(root, relative, position, self.frames)
