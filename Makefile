@@ -32,6 +32,10 @@ leaderboard: $(VENV)/.installed
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/faces.py
+	$(BIN)/python benchmarks/gaze.py
+	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/readme.py
 

@@ -29,13 +29,47 @@ def lines() -> list[str]:
         memory = f", {row['peak_mib']:.0f} MiB at most in any process" if "peak_mib" in row else ""
         ratio = f"{row['speed_over_bare_loop']:.2f} × the bare loop" if "speed_over_bare_loop" in row else ""
         told.append(f"| prepare: {row['what']} | {speed}{memory} | {ratio} |")
+    told += [f"| prepare, 100,000 faces: {row['what']} | {row['seconds']:.2f} s |  |" for row in rows("resume")[1:]]
+    for row in rows("audit"):
+        ratio = f"{row['speed']:.0f} × comparing all pairs" if "speed" in row else ""
+        told.append(f"| audit: {row['what']}, {row['faces']:,} faces | {row['seconds']:.1f} s | {ratio} |")
     told += [
         f"| score {row['faces']:,} faces, {row['ours_numbers']} numbers | {row['ours_seconds']:.1f} s "
         f"| {row['speed_per_number']:.1f} × scikit-learn, called number by number |"
         for row in rows("scoring")
     ]
+    told += ["", *face_lines(), "", *gaze_lines()]
     machine = json.loads((RESULTS / "prepare.json").read_text(encoding="utf-8"))["machine"]
     return [*told, "", f"On {machine['cores']} cores, Python {machine['python']}, {machine['platform']}."]
+
+
+def face_lines() -> list[str]:
+    """Return the table of finding and cropping faces, one core, from a JPEG on disk to a PNG crop."""
+    told = [
+        "| frames with one face, one core | read, detect, crop, write | dlib HOG, as DeepfakeBench crops | ratio |",
+        "|---|---|---|---|",
+    ]
+    for row in rows("faces"):
+        stages = ", ".join(f"{stage} {row[f'{stage}_ms']:.1f}" for stage in ("decode", "detect", "crop", "encode"))
+        ours = f"{row['frames_per_second']:.0f} frames/s ({stages} ms)"
+        measured = "times_faster" in row  # dlib compiles for many minutes, so it may not have been there
+        theirs = f"{row['dlib_frames_per_second']:.2f} frames/s | {row['times_faster']:.0f} ×" if measured else "– | –"
+        told.append(f"| {row['frames']} | {ours} | {theirs} |")
+    return told
+
+
+def gaze_lines() -> list[str]:
+    """Return the table of gaze estimators on rendered faces, whose gaze is known; landmarks as YuNet finds them."""
+    told = [
+        "| gaze estimator, on rendered faces | median error, near-frontal | 90th percentile | mirrored yaw, pitch | faces/s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows("gaze"):
+        if row["landmarks"] == "yunet" and row["estimator"] != "annotated":
+            mirror = f"{row['mirror_yaw']:.2f}°, {row['mirror_pitch']:.2f}°"
+            errors = f"{row['median_near_frontal']:.1f}° | {row['p90_near_frontal']:.1f}°"
+            told.append(f"| `{row['estimator']}` | {errors} | {mirror} | {row['faces_per_core_second']:.0f} |")
+    return told
 
 
 def main() -> None:

@@ -76,7 +76,8 @@ def test_file_header_finds_a_format_shortcut_without_opening_an_image(tmp_path: 
 def test_file_header_finds_nothing_where_the_files_are_alike(tmp_path: Path) -> None:
     def alike(seed: int) -> pa.Table:
         table = make_faces(tmp_path, 12, seed=seed)
-        for column, value in (("original_format", "PNG"), ("original_width", 16), ("jpeg_quality", None)):
+        coding = dict.fromkeys(("jpeg_quality", "jpeg_chroma_quality", "jpeg_subsampling"))
+        for column, value in ({"original_format": "PNG", "original_width": 16} | coding).items():
             field = table.schema.field(column)
             table = table.set_column(
                 table.schema.get_field_index(column), field, pa.array([value] * len(table), field.type)
