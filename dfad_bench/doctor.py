@@ -26,7 +26,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Return everything found; importing torch and torchvision takes some seconds."""
-    return [_python(), _opencv(), *_torch(), *_plugins(), *_folders()]
+    return [_python(), _opencv(), *_runtimes(), *_torch(), *_plugins(), *_folders()]
 
 
 def _python() -> Finding:
@@ -35,20 +35,37 @@ def _python() -> Finding:
 
 
 def _opencv() -> Finding:
-    wheels = [
-        dist.metadata["Name"]
-        for dist in importlib.metadata.distributions()
-        if dist.metadata["Name"].startswith("opencv-")
-    ]
-    if len(set(wheels)) > 1:
-        return Finding(
-            "OpenCV", "problem", f"{' and '.join(sorted(set(wheels)))} overwrite each other: keep opencv-python alone"
-        )
+    wheels = _installed("opencv-")
+    if len(wheels) > 1:
+        return Finding("OpenCV", "problem", f"{' and '.join(wheels)} overwrite each other: keep opencv-python alone")
     try:
         import cv2
     except ImportError as error:
         return Finding("OpenCV", "problem", f"{error}. On Debian: apt-get install libgl1 libglib2.0-0")
     return Finding("OpenCV", "ok", cv2.__version__)
+
+
+def _installed(prefix: str) -> list[str]:
+    names = {dist.metadata["Name"] for dist in importlib.metadata.distributions()}
+    return sorted(name for name in names if name.startswith(prefix))
+
+
+def _runtimes() -> list[Finding]:
+    """Return what detectors and estimators run on; a GPU that goes unused is the oldest complaint about them."""
+    findings = [Finding("OpenVINO", "ok", f"{importlib.metadata.version('openvino')}, on the CPU")]
+    wheels = [name for name in _installed("onnxruntime") if name in ("onnxruntime", "onnxruntime-gpu")]
+    if not wheels:
+        return [
+            *findings,
+            Finding("ONNX Runtime", "note", "not installed: retinaface, insightface, mobilegaze need it"),
+        ]
+    if len(wheels) > 1:
+        told = f"{' and '.join(wheels)} overwrite each other: keep one"
+        return [*findings, Finding("ONNX Runtime", "problem", told)]
+    import onnxruntime
+
+    providers = ", ".join(onnxruntime.get_available_providers())
+    return [*findings, Finding("ONNX Runtime", "ok", f"{onnxruntime.__version__}, it can use {providers}")]
 
 
 def _torch() -> list[Finding]:

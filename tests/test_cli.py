@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from dfad_bench import doctor
 from dfad_bench.cli import app
 
 CROPS = ("--face-detector", "whole_image", "--gaze-estimator", "annotated")
@@ -239,7 +240,17 @@ def test_ctrl_c_ends_with_130_and_names_the_command_that_goes_on(tmp_path: Path)
 def test_doctor_finds_this_installation_sound() -> None:
     answer = call("doctor", "--format", "json")
     assert answer.exit_code == 0, answer.output
-    assert {finding["what"] for finding in json.loads(answer.stdout)} >= {"torch", "torchvision", "OpenCV", "models"}
+    assert {finding["what"] for finding in json.loads(answer.stdout)} >= {
+        *("torch", "torchvision", "OpenCV", "OpenVINO", "ONNX Runtime", "models"),
+    }
+
+
+def test_doctor_names_wheels_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = {"opencv-": ["opencv-python", "opencv-python-headless"], "onnxruntime": ["onnxruntime", "onnxruntime-gpu"]}
+    monkeypatch.setattr(doctor, "_installed", wheels.__getitem__)
+    problems = {each.what: each.detail for each in doctor.examine() if each.status == "problem"}
+    assert set(problems) == {"OpenCV", "ONNX Runtime"}
+    assert "onnxruntime-gpu overwrite each other" in problems["ONNX Runtime"]
 
 
 def test_version_is_that_of_the_package() -> None:
