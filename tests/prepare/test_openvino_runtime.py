@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +52,27 @@ def test_a_shape_that_a_graph_cannot_take_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot run") as error:
         compile_graph(read_graph(doubling(tmp_path / "a.onnx")), (1, 7))
     assert "\n" not in str(error.value)
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from dfad_bench.prepare.openvino_runtime import compile_graph, read_graph
+
+seen = []
+signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+path = Path(sys.argv[1])
+kept = [compile_graph(read_graph(path), (n, 4)) for n in range(1, 4)]
+while kept:  # the oldest goes first
+    del kept[0]
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+assert len(seen) == 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
+def test_a_signal_finds_a_stack_after_networks_have_come_and_gone(tmp_path: Path) -> None:
+    path = doubling(tmp_path / "a.onnx")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
