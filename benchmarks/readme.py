@@ -28,6 +28,8 @@ def lines() -> list[str]:
         speed = f"{row['faces_per_second']:.0f} faces/s" if "faces_per_second" in row else f"{row['seconds']:.2f} s"
         memory = f", {row['peak_mib']:.0f} MiB at most in any process" if "peak_mib" in row else ""
         ratio = f"{row['speed_over_bare_loop']:.2f} × the bare loop" if "speed_over_bare_loop" in row else ""
+        if row.get("speed_over_one_worker", 1) != 1:
+            ratio += f", {row['speed_over_one_worker']:.2f} × one worker"
         told.append(f"| prepare: {row['what']} | {speed}{memory} | {ratio} |")
     told += [f"| prepare, 100,000 faces: {row['what']} | {row['seconds']:.2f} s |  |" for row in rows("resume")[1:]]
     for row in rows("audit"):

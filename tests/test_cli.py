@@ -212,7 +212,9 @@ def test_weights_are_listed_with_their_terms_and_where_they_lie(
     assert (mobile["commercial use"], mobile["here"]) == ("no", str(tmp_path))
     assert {row["commercial use"] for row in rows} <= {"yes", "no", "unclear"}
     assert all(row["url"].startswith("https://") and row["licence"] and row["training data"] for row in rows)
-    assert call("list", "weights").exit_code == 0
+    shown = "".join(call("list", "weights").stdout.split())
+    assert all(f"sha256{row['sha256']}" in shown and row["url"] in shown for row in rows)
+    assert "0.23MB" in shown and "notpublished" in shown
 
 
 def test_defects_of_a_dataset_are_told_and_kept(photos: Path, tmp_path: Path) -> None:

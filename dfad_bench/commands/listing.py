@@ -45,7 +45,8 @@ def list_(
         return
     columns = [column for column in (rows[0] if rows else {"name": ""}) if column not in _ONLY_IN_JSON]
     cells = [[row[column] for column in columns] for row in rows]
-    console.show_table(f"{len(rows)} {name.replace('_', ' ')}", columns, cells)
+    notes = [f"{row['file']}: sha256 {row['sha256']}, {row['url']}" for row in rows if row.get("url")]
+    console.show_table(f"{len(rows)} {name.replace('_', ' ')}", columns, cells, notes)
 
 
 def _weights() -> list[dict[str, Any]]:
@@ -62,6 +63,7 @@ def _weights() -> list[dict[str, Any]]:
                 "commercial use": "–" if file is None else file.commercial_use,
                 "licence": "–" if file is None else file.licence,
                 "training data": "–" if file is None else file.training_data,
+                "size": "–" if file is None else _size(file.bytes),
                 "here": "no" if found is None else str(found.parent),
                 "url": None if file is None else file.url,
                 "sha256": None if file is None else file.sha256,
@@ -69,3 +71,7 @@ def _weights() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _size(count: int | None) -> str:
+    return "not published" if count is None else f"{count / 1e6:.2f} MB"
