@@ -29,6 +29,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("DFAD_BENCH_HOME", str(tmp_path_factory.getbasetemp() / "home"))
     monkeypatch.setenv("DFAD_BENCH_DATA", str(tmp_path_factory.getbasetemp() / "no-data"))
     monkeypatch.delenv("DFAD_BENCH_WEIGHTS", raising=False)
+    monkeypatch.delenv("DFAD_BENCH_OFFLINE", raising=False)  # which --offline sets for the process
 
 
 @pytest.fixture(scope="session")

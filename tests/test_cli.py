@@ -227,7 +227,13 @@ def test_defects_of_a_dataset_are_told_and_kept(photos: Path, tmp_path: Path) ->
 def test_ctrl_c_ends_with_130_and_names_the_command_that_goes_on(tmp_path: Path) -> None:
     command = [str(PROGRAM), "prepare", "--source", "demo", "--set", "faces=5000", "--data", str(tmp_path)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # what runs in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "demo" / ".prepare" / "parts").glob("*/*.parquet")) and time.monotonic() < deadline:

@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_source_file_is_in_the_wheel(wheel: Path, repository: Path) -> None:
     for root, installed in (("dfad_bench", ""), ("baselines", "dfad_bench/"), ("protocols", "dfad_bench/")):
         for path in (repository / root).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".csv", ".typed") and "__pycache__" not in path.parts:
+            if path.suffix in (".py", ".yaml", ".csv", ".typed", ".md", ".j2") and "__pycache__" not in path.parts:
                 assert (wheel / installed / path.relative_to(repository)).is_file(), path
 
 

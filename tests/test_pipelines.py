@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from dfad_bench.cli import app
 from dfad_bench.modelling.weights import read_tensors, save_tensors
+from dfad_bench.records.manifest import read_manifest
 from dfad_bench.records.results import read_result
-from tests.conftest import WITHOUT_TORCH
+from tests.conftest import SHARED, WITHOUT_TORCH
 
 FACES = 120
 CORPUS_PROTOCOL = Path(__file__).parent / "protocols" / "corpus.yaml"
@@ -188,10 +189,16 @@ def test_the_demo_command_walks_the_whole_way_and_its_second_call_is_all_kept_wo
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("timing.json")} == timings
 
 
-def test_real_faces_go_the_same_way_and_the_audit_is_loud_about_their_files(corpus: Path, tmp_path: Path) -> None:
+def test_real_faces_go_the_same_way_and_the_audit_is_loud_about_their_files(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
+    monkeypatch.setenv("DFAD_BENCH_WEIGHTS", str(SHARED / "weights"))
     where = ("--root", corpus, "--name", "corpus", "--data", data)
-    call("prepare", "--source", "table", *where, "--workers", "2")
+    call("prepare", "--source", "table", *where, "--workers", "2", "--offline")
+    table = read_manifest(data / "corpus").table
+    assert table.num_rows == 969, "yunet finds a face in every one"
+    assert table["gaze_pitch"].null_count == 969 - table["gaze_flag"].null_count < 97
     answer = call("audit", "corpus", "--data", data, "--format", "json")
     report = json.loads(answer.stdout)
     assert "SHORTCUT" in report["verdict"]
