@@ -37,7 +37,12 @@ def compile_graph(graph: Any, *shapes: Sequence[int]) -> Any:
     Threads of several workers would fight for the same cores, and bfloat16, which some processors choose by themselves,
     would give other numbers than the rest. Raises DataError where the graph cannot take the shapes.
     """
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # every worker would be pinned to the same core
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     reshaped = graph.clone()
     try:
         reshaped.reshape(dict(enumerate(shapes)))
