@@ -58,15 +58,18 @@ def drawn(count: int) -> Faces:
     return Faces(np.stack(faces), np.stack(landmarks), np.array(gaze), np.array(head))
 
 
-def photographed(corpus: Path, detector: Any, count: int, real: bool = False) -> Faces:
-    """That many faces spread evenly over the corpus, or over its reals, found by a detector that gives landmarks."""
+def photographed(corpus: Path, detector: Any, count: int, real: bool = False, mirrored: bool = False) -> Faces:
+    """That many faces spread evenly over the corpus, or over its reals, found by a detector that gives landmarks.
+
+    mirrored: the pictures are mirrored before a face is looked for in them.
+    """
     with (corpus / "corpus.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if not real or row["generator"] == REAL]
     faces, landmarks = [], []
     for row in rows[:: max(len(rows) // count, 1)]:
         image = cv2.imread(str(corpus / row["path"]), cv2.IMREAD_COLOR_RGB)
         assert image is not None
-        pixels = np.asarray(image, np.uint8)
+        pixels = np.ascontiguousarray(image[:, ::-1] if mirrored else image, np.uint8)
         found = detector.detect([pixels], [None])[0]
         if found and found[0].landmarks is not None:
             crop = crop_face(pixels, found[0].box, MARGIN, SIZE)
