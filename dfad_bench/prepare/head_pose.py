@@ -58,6 +58,13 @@ def seen_from_head(directions: Floats, pitch: Floats, yaw: Floats, roll: Floats)
     return np.stack([x, c * y - s * z, s * y + c * z], axis=-1)
 
 
+def frontal_landmarks(eyes: Floats) -> NDArray[np.float32]:
+    """Return the five landmarks [5, 2] that a generic face has whose eyes are at [2, 2], if it faces the camera."""
+    middle, (across, down) = eyes.mean(axis=0), (eyes[1] - eyes[0]) / EYE_DISTANCE
+    placed = middle + _FACE[:, :2] @ np.array([[across, down], [-down, across]])
+    return np.asarray(placed, np.float32)
+
+
 def head_angles(landmarks: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Return pitch and yaw [N] in radians of heads with landmarks [N, 5, 2], before their roll, by weak perspective.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -79,13 +81,43 @@ def test_the_size_of_the_crop_hardly_matters(faces: Faces, size: int) -> None:
 
 def test_unknown_or_impossible_landmarks_are_flagged(faces: Faces) -> None:
     landmarks = faces.landmarks[:4].copy()
-    landmarks[0] = np.nan
+    landmarks[0, 2] = np.nan  # the nose alone: what is known in part is not made up
     landmarks[1] = landmarks[1, [1, 0, 2, 4, 3]]  # the eyes change sides
     landmarks[2] = landmarks[2] * 0.01 + 100  # a face of a pixel
     gaze = Gradient().estimate(faces.faces[:4], landmarks, [None] * 4)
     assert gaze.flags == ("no_landmarks", "no_landmarks", "no_landmarks", None)
     assert np.isnan(gaze.pitch[:3]).all() and np.isnan(gaze.yaw[:3]).all() and np.isfinite(gaze.pitch[3])
     assert gaze.confidence is not None and (gaze.confidence[:3] == 0).all()
+
+
+def test_without_landmarks_the_eyes_are_found_and_the_head_is_taken_to_face_the_camera(faces: Faces) -> None:
+    unknown = Faces(faces.faces, np.full_like(faces.landmarks, np.nan), faces.gaze, faces.head)
+    gaze = estimate(Gradient(), unknown)
+    seen = np.isfinite(gaze.yaw)
+    assert seen.mean() > 0.8
+    assert np.median(degrees_off(gaze, unknown)[seen & faces.near_frontal]) < 9
+    assert gaze.head_yaw is not None
+    np.testing.assert_allclose(gaze.head_yaw[seen], gaze.yaw[seen], atol=np.radians(3))
+    assert {flag for flag, known in zip(gaze.flags, seen, strict=True) if not known} <= {"no_landmarks", "closed_eyes"}
+
+
+def test_a_picture_without_eyes_is_flagged() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    noise[1], noise[2] = 0, 200
+    gaze = Gradient().estimate(noise, np.full((3, 5, 2), np.nan, np.float32), [None] * 3)
+    assert gaze.flags == ("no_landmarks",) * 3
+
+
+def test_where_opencv_ships_no_cascade_faces_without_landmarks_are_flagged(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import cv2
+
+    monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
+    estimator = Gradient()
+    assert estimator.weights_sha256 is None
+    gaze = estimator.estimate(faces.faces[:2], np.full((2, 5, 2), np.nan, np.float32), [None] * 2)
+    assert gaze.flags == ("no_landmarks",) * 2
 
 
 def test_closed_eyes_are_flagged_and_open_ones_are_not(faces: Faces) -> None:

@@ -11,6 +11,8 @@ the five landmarks, says where that is in the image. A millimetre on the face is
 to this or that side of it, so both landmarks are moved most of the way to where the edges of lids, lashes and iris
 gather. On rendered faces that halves the error with landmarks that YuNet finds (median 10.8° to 5.8°), at the price of
 1.1° with those that were drawn; as lids go along with the eye, pitch comes out smaller than it is.
+
+Where no landmark is known, OpenCV's cascade looks for the eyes, and the head is taken to face the camera.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from dfad_bench.config import file_sha256
+from dfad_bench.prepare.eye_cascade import EyeCascade, cascade_path
 from dfad_bench.prepare.eye_patches import Floats, rolls, upright_patch, usable
 from dfad_bench.prepare.head_pose import (
     EYE_DISTANCE,
     angles,
+    frontal_landmarks,
     head_angles,
     pixels_per_mm,
     seen_from_head,
@@ -77,8 +82,14 @@ class Gradient:
     """
 
     weights: ClassVar[tuple[WeightsFile, ...]] = ()
-    weights_sha256: str | None = None
+    weights_sha256: str | None
+    """Of OpenCV's cascade of eyes; None where OpenCV ships none, and faces without landmarks are then flagged."""
     feature_dim: int = 10
+
+    def __init__(self) -> None:
+        path = cascade_path()
+        self._cascade = None if path is None else EyeCascade(path)
+        self.weights_sha256 = None if path is None else file_sha256(path)
 
     def estimate(
         self,
@@ -88,10 +99,11 @@ class Gradient:
     ) -> Gaze:
         """Return the gaze of crops [N, S, S, 3] RGB by landmarks [N, 5, 2] in crop pixels; annotations are not looked at.
 
-        Flags ``no_landmarks`` where they are unknown or impossible, ``profile`` where the head is turned too far, and
-        ``closed_eyes`` where neither eye holds anything as dark as an iris.
+        Flags ``no_landmarks`` where they are impossible, or unknown and no eyes are found; ``profile`` where the head is
+        turned too far, and ``closed_eyes`` where neither eye holds anything as dark as an iris.
         """
         count = len(faces)
+        landmarks = self._completed(faces, landmarks)
         flags: list[str | None] = ["no_landmarks"] * count
         columns = {name: np.full(count, np.nan, np.float32) for name in ("pitch", "yaw", "head_pitch", "head_yaw")}
         features = np.full((count, self.feature_dim), np.nan, np.float32)
@@ -106,6 +118,17 @@ class Gradient:
                 columns[name][rows[seen]] = values[seen]
             features[rows], confidence[rows] = found.features, np.where(seen, found.confidence, 0)
         return Gaze(**columns, features=features, confidence=confidence, flags=tuple(flags))
+
+    def _completed(self, faces: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return landmarks [N, 5, 2] with those of frontal faces where none is known and both eyes are found."""
+        if self._cascade is None:
+            return landmarks
+        completed = landmarks.copy()
+        for row in np.flatnonzero(np.isnan(landmarks).all(axis=(1, 2))):
+            eyes = self._cascade.find(faces[row])
+            if eyes is not None:
+                completed[row] = frontal_landmarks(eyes)
+        return completed
 
 
 @dataclass(frozen=True, slots=True)
