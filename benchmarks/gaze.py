@@ -1,6 +1,7 @@
 """How far each gaze estimator is off on rendered faces of known gaze, how it takes mirror images, and how fast it is.
 
-Once with the landmarks that were drawn and once with those that YuNet finds, since an eye model stands on them.
+Once with the landmarks that were drawn, once with those that YuNet finds, and once without any, since an eye model stands
+on them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def main() -> None:
     """Measure every estimator that can be built here, and record. Angles are in degrees."""
     cv2.setNumThreads(1)
     faces, drawn_landmarks, gaze, pose = drawn()
-    sources = {"drawn": drawn_landmarks}
+    sources = {"drawn": drawn_landmarks, "unknown": np.full_like(drawn_landmarks, np.nan)}
     rows: list[dict[str, object]] = []
     try:
         sources["yunet"] = found_by_yunet(faces)
