@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from dfad_bench.errors import DataError
@@ -95,18 +96,25 @@ _worker: _PartMaker | None = None
 
 def _start_worker(source: str, recipe: CropRecipe, out: Path) -> None:
     global _worker
-    _worker = _PartMaker(FaceMaker(source, recipe), out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = _PartMaker(FaceMaker(source, recipe), out)
+
+
+def _parent() -> BaseProcess:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    return parent
 
 
 def _end_with_parent() -> None:
     """End this worker when the main process is killed: it would otherwise wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+    _parent().join()
     os._exit(1)
 
 
 def _run_in_worker(task: PartTask) -> Made:
+    # A main process that was killed while we started has left tasks in the pipe; another one may be at work on them.
+    if not _parent().is_alive():
+        os._exit(1)
     assert _worker is not None
     return _worker(task)

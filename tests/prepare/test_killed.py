@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dfad_bench.prepare import workers
+from dfad_bench.prepare.ledger import PartName
 from tests.prepare.builders import contents, detector_file, folder_tree, rows, write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,12 +45,18 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[
 
 def start(root: Path, data: Path, detector: str, workers: int, mark: str) -> subprocess.Popen[bytes]:
     program = write(data.parent / "program.py", PROGRAM.encode())  # spawned workers import it again, so it is a file
-    return subprocess.Popen(
-        [sys.executable, str(program), str(root), str(data), detector, str(workers)],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), MARK: mark, "PYTHONWARNINGS": ""},
-        stderr=subprocess.DEVNULL,
-    )
+    with said(data).open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, str(program), str(root), str(data), detector, str(workers)],
+            cwd=REPOSITORY,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), MARK: mark, "PYTHONWARNINGS": ""},
+            stderr=errors,
+        )
+
+
+def said(data: Path) -> Path:
+    """Where the last run wrote its errors."""
+    return data.parent / "errors.txt"
 
 
 def finished_parts(out: Path) -> int:
@@ -131,7 +139,7 @@ def test_twenty_kills_at_random_moments_with_workers_end_with_the_same_bytes(
     while killed < KILLS:
         process = start(root, tmp_path / "data", detector, 2, f"{os.getpid()}-random-{killed}")
         try:
-            assert process.wait(timeout=dice.uniform(0.0, LONGEST)) == 0
+            assert process.wait(timeout=dice.uniform(0.0, LONGEST)) == 0, said(tmp_path / "data").read_text()
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -141,6 +149,23 @@ def test_twenty_kills_at_random_moments_with_workers_end_with_the_same_bytes(
         shutil.rmtree(out)
     assert start(root, tmp_path / "data", detector, 2, "after").wait(timeout=60) == 0
     assert contents(out) == expected
+
+
+def test_a_worker_whose_main_process_has_gone_takes_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def is_alive(self) -> bool:
+            return False
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    taken: list[object] = []
+    monkeypatch.setattr(workers.multiprocessing, "parent_process", Gone)
+    monkeypatch.setattr(workers.os, "_exit", leave)
+    monkeypatch.setattr(workers, "_worker", taken.append)
+    with pytest.raises(SystemExit):
+        workers._run_in_worker(workers.PartTask(PartName("real", 0), "", ()))
+    assert taken == []
 
 
 EVERY_RENAME = """
