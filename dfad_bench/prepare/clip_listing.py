@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfad_bench.errors import UsageError, shorten
+from dfad_bench.prepare.dataset_json import evenly_spaced, frame_number, in_numeric_order
 from dfad_bench.prepare.decode import SkippedInput
 from dfad_bench.prepare.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, folders_in
 from dfad_bench.prepare.payloads import FilePayload
-from dfad_bench.prepare.video import VideoFrame, frame_number
+from dfad_bench.prepare.video import VideoFrame
 from dfad_bench.types import Defect, OnDefect, Payload
 
 
@@ -69,7 +69,9 @@ def list_clips(root: Path, videos: Sequence[str], frames: Sequence[str], on_defe
         for name in folders_in(root / folder):
             if name not in clips:
                 clips[name] = Clip(
-                    name, f"{folder}/{name}", _numbered(files_in(root, f"{folder}/{name}", IMAGE_SUFFIXES))
+                    name,
+                    f"{folder}/{name}",
+                    tuple(in_numeric_order(files_in(root, f"{folder}/{name}", IMAGE_SUFFIXES))),
                 )
             elif clips[name].frames is None:
                 both.append(f"{folder}/{name}")
@@ -116,16 +118,6 @@ def is_empty(root: Path, clip: Clip) -> bool:
         return False
 
 
-def _numbered(files: Sequence[str]) -> tuple[str, ...]:
-    """Sort by the last number in the name, as 2 comes before 10, and files without one before all others."""
-    return tuple(sorted(files, key=lambda file: (_number(file) is not None, _number(file) or 0, file)))
-
-
-def _number(file: str) -> int | None:
-    found = re.findall(r"\d{1,9}", Path(file).stem)
-    return int(found[-1]) if found else None
-
-
 def clip_images(root: Path, clip: Clip, of: int) -> Iterator[ClipImage]:
     """Yield ``of`` images evenly spaced over a clip; of a folder with fewer frames all, of an empty one an EmptyClip."""
     if clip.frames is None:
@@ -134,9 +126,8 @@ def clip_images(root: Path, clip: Clip, of: int) -> Iterator[ClipImage]:
         return
     if not clip.frames:
         yield ClipImage("none", EmptyClip(root, clip.path))
-    for position in range(min(of, len(clip.frames))):
-        file = clip.frames[frame_number(position, of, len(clip.frames)) or 0]
-        yield ClipImage(file, FilePayload(root, f"{clip.path}/{file}"), _number(file))
+    for file in evenly_spaced(clip.frames, of):
+        yield ClipImage(file, FilePayload(root, f"{clip.path}/{file}"), frame_number(file))
 
 
 def missing_clip(name: str, videos: str, frames: str, like: Collection[Clip]) -> Clip:

@@ -230,7 +230,7 @@ def _recipe(job: Job, maker: FaceMaker) -> PrepareRecipe:
         max_faces=chosen.max_faces,
         source_options={name: _recorded(value) for name, value in _options(job.source).items()},
         software={"opencv": cv2.__version__}
-        | {name: importlib.metadata.version(name) for name in ("dfad-bench", "numpy", "pyarrow", "av")},
+        | {name: importlib.metadata.version(name) for name in ("dfad-bench", "numpy", "openvino", "pyarrow", "av")},
     )
 
 
@@ -257,13 +257,8 @@ def _check_recipe(job: Job, ledger: Ledger, recipe: PrepareRecipe, overwrite: bo
                 "Add --overwrite to prepare it anew, or choose another --name."
             )
     elif overwrite:
-        for file in (
-            METADATA,
-            SKIPPED,
-            FEATURES,
-            REPORT,
-            "README.md",
-        ):
+        # rows go before the files they name, in case we are killed
+        for file in (METADATA, SKIPPED, FEATURES, REPORT, "README.md"):
             (job.out / file).unlink(missing_ok=True)
         for folder in (".prepare/parts", "faces", "gaze"):
             shutil.rmtree(job.out / folder, ignore_errors=True)
