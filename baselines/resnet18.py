@@ -35,9 +35,13 @@ class ResNet18(nn.Module):
         self.backbone: nn.Module = resnet18(num_classes=classes).to(memory_format=torch.channels_last)
 
     def forward(self, batch: Batch) -> Output:
-        """Answer B faces [B, 3, 128, 128], normalised as for ImageNet."""
+        """Answer B faces [B, 3, 128, 128], normalised as for ImageNet; the embedding has 512 dimensions."""
         assert batch.image is not None
-        return classifier_output(self.backbone(batch.image.contiguous(memory_format=torch.channels_last)))
+        pooled: list[torch.Tensor] = []
+        head: nn.Module = self.backbone.fc  # type: ignore[assignment]
+        with head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0])):
+            logits = self.backbone(batch.image.contiguous(memory_format=torch.channels_last))
+        return classifier_output(logits, pooled[0])
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over the leaf classes."""

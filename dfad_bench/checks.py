@@ -18,6 +18,12 @@ def _model(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     return _broken(lambda: check_model(registry.get("models", target)))
 
 
+def _perturbation(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
+    from dfad_bench.testing import check_perturbation
+
+    return _broken(lambda: check_perturbation(registry.get("perturbations", target)))
+
+
 def _metric(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     from dfad_bench.testing import check_metric
 
@@ -88,6 +94,7 @@ def _broken(check: Callable[[], object]) -> list[str]:
 
 CHECKS: dict[str, Callable[[str, Path | None, Path, Bar], list[str]]] = {
     "model": _model,
+    "perturbation": _perturbation,
     "metric": _metric,
     "source": _source,
     "protocol": _protocol,

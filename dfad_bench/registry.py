@@ -44,6 +44,7 @@ KINDS = {
         Kind("sources", "source", "dfad_bench.prepare.sources", "SOURCE"),
         Kind("face_detectors", "face detector", "dfad_bench.prepare.face_detectors", "FACE_DETECTOR"),
         Kind("gaze_estimators", "gaze estimator", "dfad_bench.prepare.gaze_estimators", "GAZE_ESTIMATOR"),
+        Kind("perturbations", "perturbation", "dfad_bench.modelling.perturbations", "PERTURBATION"),
         Kind("metrics", "metric", "dfad_bench.scoring.metrics", "METRIC"),
     )
 }

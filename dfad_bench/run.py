@@ -39,7 +39,7 @@ from dfad_bench.records.results import (
     write_result,
     write_text,
 )
-from dfad_bench.scoring.score import score
+from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import ModelSpec, Recipe
 
 PREDICTIONS, RESULT, TIMING = "predictions.parquet", "result.json", "timing.json"
@@ -64,6 +64,7 @@ class Request:
     recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 0
     limit: int | None = None
+    scoring: Options = Options()
     overwrite: bool = False
 
 
@@ -123,7 +124,7 @@ def _run_locked(run: _Run, progress: ShowProgress) -> Outcome:
     trained = time.perf_counter()
     skipped = _predict(run, module, progress)
     predicted = time.perf_counter()
-    result = _result(run, module, weights, skipped)
+    result = _result(run, module, weights, skipped, progress)
     write_result(run.folder / RESULT, result)
     faces = run.selection.val.num_rows + run.selection.test_faces
     _write_timing(run.folder, trained - started, predicted - trained, faces)
@@ -233,7 +234,7 @@ def _predict(run: _Run, module: nn.Module, progress: ShowProgress) -> Counter[st
             for answer in predict(module, run.spec, faces, **loading):
                 if answer.logits is not None and answer.logits.shape[1] != classes:
                     raise DataError(f"{name} gives {answer.logits.shape[1]} logits for {classes} classes.")
-                writer.write(subset, answer.faces, answer.fake_score, answer.logits)
+                writer.write(subset, answer.faces, answer.fake_score, answer.logits, answer.embedding)
                 if subset != records.VAL:
                     skipped.update(reason for _, reason in answer.unreadable)
                 done += answer.faces.num_rows + len(answer.unreadable)
@@ -256,15 +257,18 @@ def _context(run: _Run, skipped: Counter[str]) -> records.Context:
         levels=list(protocol.attribution.levels),
         assume=protocol.attribution.assume,
         reals=protocol.detection.reals,
+        pooling=protocol.detection.pooling,
         subsets={subset: split.report_by for subset, split in protocol.test.items()},
         declared=run.selection.test_faces,
         skipped=dict(skipped),
     )
 
 
-def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str]) -> Result:
+def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str], progress: ShowProgress) -> Result:
     protocol, declared = run.selection.protocol, run.selection.test_faces
     predictions = records.read_predictions(run.folder / PREDICTIONS)
+    with progress(f"scoring {run.entry.name}") as bar:
+        report = score(predictions, run.request.scoring, bar)
     return Result(
         seed=run.request.seed,
         model=_model_record(run, module, weights),
@@ -279,9 +283,11 @@ def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str]) 
         environment=provenance.environment() | {"device": _device_name(run.device)},
         config=run.config,
         data={name: manifest.footer.recipe.model_dump() for name, manifest in run.selection.manifests.items()},
-        predictions=PredictionsRecord(sha256=file_sha256(run.folder / PREDICTIONS), rows=len(predictions.id)),
+        predictions=PredictionsRecord(sha256=file_sha256(run.folder / PREDICTIONS), rows=len(predictions)),
         counts=Counts(declared=declared, evaluated=declared - skipped.total(), skipped=dict(skipped)),
-        scores=score(predictions),
+        scoring=report.scoring,
+        scores=report.scores,
+        details=report.details,
         ineligible=_ineligible(run, skipped),
     )
 

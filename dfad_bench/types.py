@@ -167,10 +167,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A model's answer: logits [B, C] over the leaf classes (None for a pure detector), fake_score [B], higher = more fake."""
+    """A model's answer: logits [B, C] over the leaf classes (None for a pure detector), fake_score [B], higher = more fake.
+
+    embedding [B, D]: what the head read, where a model has such a thing: new classes are looked for in it.
+    """
 
     logits: torch.Tensor | None
     fake_score: torch.Tensor
+    embedding: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def test_help_and_listing_import_neither_torch_nor_a_plugin() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["models", "protocols", "sources", "generators", "face-detectors", "gaze-estimators", "metrics"]
+    "kind",
+    ["models", "protocols", "sources", "generators", "face-detectors", "gaze-estimators", "perturbations", "metrics"],
 )
 def test_everything_can_be_listed_for_people_and_for_programs(kind: str) -> None:
     assert call("list", kind).exit_code == 0

@@ -15,7 +15,14 @@ from dfad_bench.errors import DataError
 from dfad_bench.interfaces import FaceDetector, GazeEstimator
 from dfad_bench.records.protocol import load_protocol
 from dfad_bench.taxonomy import known
-from dfad_bench.testing import check_face_detector, check_gaze_estimator, check_metric, check_model, check_source
+from dfad_bench.testing import (
+    check_face_detector,
+    check_gaze_estimator,
+    check_metric,
+    check_model,
+    check_perturbation,
+    check_source,
+)
 from dfad_bench.types import Annotation, OnDefect
 from dfad_bench.weights import find
 from tests.conftest import SHARED
@@ -29,6 +36,11 @@ def test_model(name: str) -> None:
 @pytest.mark.parametrize("name", registry.entries("metrics"))
 def test_metric(name: str) -> None:
     check_metric(registry.get("metrics", name))
+
+
+@pytest.mark.parametrize("name", registry.entries("perturbations"))
+def test_perturbation(name: str) -> None:
+    check_perturbation(registry.get("perturbations", name))
 
 
 @pytest.mark.parametrize("name", registry.entries("protocols"))

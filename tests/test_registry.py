@@ -108,7 +108,7 @@ def test_getting_one_plugin_imports_no_other(package: Path) -> None:
 
 
 def test_every_kind_has_a_built_in_folder_with_at_least_one_plugin_that_exposes_its_object() -> None:
-    for kind in ("sources", "face_detectors", "gaze_estimators", "protocols"):
+    for kind in ("sources", "face_detectors", "gaze_estimators", "perturbations", "protocols"):
         built_in = [name for name, entry in registry.entries(kind).items() if entry.origin == "built-in"]
         assert built_in, kind
         assert all(registry.get(kind, name) is not None for name in built_in)

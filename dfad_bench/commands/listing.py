@@ -18,7 +18,7 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, protocols, sources, generators, face-detectors, gaze-estimators, metrics or weights."
+            help="models, protocols, sources, generators, face-detectors, gaze-estimators, perturbations, metrics or weights."
         ),
     ],
     words: Annotated[list[str] | None, typer.Argument(help="For generators: words to search for.")] = None,

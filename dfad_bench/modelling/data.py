@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.modelling.perturb import Level
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.records.manifest import header_features
 from dfad_bench.types import Batch, Leaf, ModelSpec
@@ -86,15 +87,24 @@ class FaceDataset(Dataset[LoadedBatch]):
     """The faces of a selection's table, loaded by the batch.
 
     classes: the leaf classes, for targets in training and validation; None in testing, where the model must not know.
-    flip: mirror half of the faces, where a seed is given. Beyond the columns it needs, it holds a few numbers per face.
+    flip: mirror half of the faces, where a seed is given. perturbation: what happens to the pixels between the file and
+    the model's preprocessing, in evaluation alone; gaze and header stay those of the undisturbed face. Beyond the columns
+    it needs, it holds a few numbers per face.
     """
 
     def __init__(
-        self, spec: ModelSpec, faces: pa.Table, classes: Sequence[Leaf] | None = None, flip: bool = False
+        self,
+        spec: ModelSpec,
+        faces: pa.Table,
+        classes: Sequence[Leaf] | None = None,
+        flip: bool = False,
+        perturbation: Level | None = None,
     ) -> None:
         self._inputs = spec.inputs
         self._preprocess = spec.preprocess
         self._flip = flip
+        self._perturbation = perturbation
+        self._ids = faces["id"].combine_chunks() if perturbation is not None else None
         self._size: int = faces.num_rows
         self._root = faces["root"].unify_dictionaries().combine_chunks()
         self._face_files = faces["file_name"].combine_chunks() if "image" in spec.inputs else None
@@ -111,8 +121,10 @@ class FaceDataset(Dataset[LoadedBatch]):
         """Load the rows of a request; those that cannot be read are left out and listed.
 
         A row's random changes derive from (seed, epoch, row) alone, so that they do not depend on the batch or on the
-        number of workers.
+        number of workers. Raises ValueError where faces are to be perturbed in training.
         """
+        if self._perturbation is not None and request.randomness is not None:
+            raise ValueError("a perturbation is for evaluation")
         kept: list[int] = []
         flipped: list[bool] = []
         images: list[NDArray[np.float32]] = []
@@ -150,6 +162,8 @@ class FaceDataset(Dataset[LoadedBatch]):
         if self._face_files is None:
             return None
         face = _read_png(self._folder(row) / self._face_files[row].as_py(), UNREADABLE_FACE)
+        if self._perturbation is not None and self._ids is not None:
+            face = self._perturbation.disturb(face, self._ids[row].as_py())
         assert self._preprocess is not None, "check_inputs refuses a model that asks for images without a preprocess"
         return self._preprocess(np.ascontiguousarray(face[:, ::-1]) if flip else face, rng)
 

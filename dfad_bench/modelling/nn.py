@@ -9,14 +9,17 @@ from torch.nn import functional as F
 from dfad_bench.types import Batch, Output
 
 
-def classifier_output(logits: torch.Tensor) -> Output:
+def classifier_output(logits: torch.Tensor, embedding: torch.Tensor | None = None) -> Output:
     """Return the answer of a closed-set classifier: logits [B, C] float32 and fake_score [B] = 1 − P(real).
+
+    embedding [B, D]: what the logits are computed from, to be recorded beside them.
 
     Class 0 is ``real``. The sum over the fakes is taken instead of 1 − P(real), which rounds to 0 for sure reals. The
     softmax is float32 whatever precision the network ran in: rounded scores would tie.
     """
     logits = logits.float()
-    return Output(logits=logits, fake_score=logits.softmax(dim=1)[:, 1:].sum(dim=1).clamp(max=1))
+    fake_score = logits.softmax(dim=1)[:, 1:].sum(dim=1).clamp(max=1)
+    return Output(logits, fake_score, None if embedding is None else embedding.float())
 
 
 def attribution_loss(output: Output, batch: Batch) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 
 from dfad_bench.modelling.data import Batches, FaceDataset, to_device
 from dfad_bench.modelling.device import mixed_precision
+from dfad_bench.modelling.perturb import Level
 from dfad_bench.types import ModelSpec, Output
 
 
@@ -20,14 +21,15 @@ from dfad_bench.types import ModelSpec, Output
 class Predicted:
     """A model's answers to the faces of one batch.
 
-    faces: the B rows of the table that were evaluated; fake_score [B] float32; logits [B, C] float32 or None;
-    unreadable: (id, reason) of the faces of this batch that were not evaluated.
+    faces: the B rows of the table that were evaluated; fake_score [B] float32; logits [B, C] and embedding
+    [B, D] float32 or None; unreadable: (id, reason) of the faces of this batch that were not evaluated.
     """
 
     faces: pa.Table
     fake_score: NDArray[np.float32]
     logits: NDArray[np.float32] | None
     unreadable: tuple[tuple[str, str], ...]
+    embedding: NDArray[np.float32] | None = None
 
 
 def predict(
@@ -38,23 +40,31 @@ def predict(
     batch_size: int,
     device: torch.device,
     workers: int = 0,
+    perturbation: Level | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Predicted]:
     """Yield a model's answers to all faces of a selection's table.
 
     The batch size changes speed and memory, not the answers (within 1e-5). The module is never shown a label. On CUDA
-    it runs in bfloat16 where autocast finds that safe. ``on_progress`` is given the number of faces done since its last
+    it runs in bfloat16 where autocast finds that safe. ``perturbation`` happens to every face before the model's
+    preprocessing, to the same face always in the same way. ``on_progress`` is given the number of faces done since its last
     call.
     """
-    batches = Batches(FaceDataset(spec, faces), batch_size, seed=None, workers=workers, device=device)
+    dataset = FaceDataset(spec, faces, perturbation=perturbation)
+    batches = Batches(dataset, batch_size, seed=None, workers=workers, device=device)
     module.to(device).eval()
     for loaded in batches.epoch():
         unreadable = tuple((faces["id"][each.row].as_py(), each.reason) for each in loaded.unreadable)
         if loaded.batch.size:
             with torch.inference_mode(), mixed_precision(device):
                 output: Output = module(to_device(loaded.batch, device))
-            logits = None if output.logits is None else _to_numpy(output.logits)
-            yield Predicted(faces.take(pa.array(loaded.rows)), _to_numpy(output.fake_score), logits, unreadable)
+            yield Predicted(
+                faces=faces.take(pa.array(loaded.rows)),
+                fake_score=_to_numpy(output.fake_score),
+                logits=None if output.logits is None else _to_numpy(output.logits),
+                unreadable=unreadable,
+                embedding=None if output.embedding is None else _to_numpy(output.embedding),
+            )
         elif unreadable:
             yield Predicted(faces.slice(0, 0), np.empty(0, np.float32), None, unreadable)
         if on_progress is not None:

@@ -4,8 +4,8 @@ function of this one file."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.records.categorical import Categorical, Rows
+from dfad_bench.records.results import PerturbationRecord
 from dfad_bench.types import Leaf
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VAL = "val"
 _FOOTER_KEY = b"dfad_bench"
 
@@ -37,9 +39,11 @@ COLUMNS = pa.schema(
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("fake_score", pa.float32(), nullable=False),
         pa.field("logits", pa.list_(pa.float32())),
+        pa.field("embedding", pa.list_(pa.float16())),
     ]
 )
-"""``subset`` is ``val`` or a test subset's name; ``logits`` has one value per leaf class, or is null for a pure detector."""
+"""``subset`` is ``val`` or a test subset's name; ``logits`` has one value per leaf class, or is null for a pure detector;
+``embedding`` is what a model says of a face before it classifies it, or null where it has none to give."""
 
 
 class LeafRecord(Strict):
@@ -64,6 +68,9 @@ class Context(Strict):
     levels: list[Literal["forgery_type", "family", "generator"]]
     assume: dict[Literal["forgery_type", "family"], dict[str, str]]
     reals: Literal["same_domain", "all"]
+    pooling: str
+    """How the frames of a video become one score: ``mean``, ``median`` or ``top<k>``."""
+    perturbation: PerturbationRecord | None = None
     subsets: dict[str, Literal["generator", "family", "forgery_type"]]
     """Test subset → the column its scores are reported by."""
     declared: int
@@ -72,34 +79,56 @@ class Context(Strict):
     """Faces selected but not evaluated, by reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
     """A model's answers to N faces, column by column.
 
-    fake_score [N] float64; logits [N, C] float64 or None; labels and ids [N] object arrays; identities: N lists.
+    id: N strings; identity: whose picture it is (the first of a face's identities), None where unknown; fake_score [N]
+    float64; logits [N, C] float32 or None; embedding [N, D] float32 or None.
     """
 
     context: Context
-    id: NDArray[np.object_]
-    subset: NDArray[np.object_]
-    generator: NDArray[np.object_]
-    family: NDArray[np.object_]
-    forgery_type: NDArray[np.object_]
-    domain: NDArray[np.object_]
-    video: NDArray[np.object_]
-    identities: Sequence[Sequence[str]]
+    id: pa.StringArray
+    subset: Categorical
+    generator: Categorical
+    family: Categorical
+    forgery_type: Categorical
+    domain: Categorical
+    video: Categorical
+    identity: Categorical
     fake_score: NDArray[np.float64]
-    logits: NDArray[np.float64] | None
+    logits: NDArray[np.float32] | None
+    embedding: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.id)
 
     @property
     def classes(self) -> tuple[Leaf, ...]:
         """The leaf classes, in the order of the logits."""
         return tuple(Leaf(leaf.name, leaf.family, leaf.forgery_type) for leaf in self.context.classes)
 
-    def labels(self, column: str) -> NDArray[np.object_]:
+    def labels(self, column: str) -> Categorical:
         """Return the labels [N] at ``generator``, ``family`` or ``forgery_type``."""
-        columns = {"generator": self.generator, "family": self.family, "forgery_type": self.forgery_type}
-        return columns[column]
+        return {"generator": self.generator, "family": self.family, "forgery_type": self.forgery_type}[column]
+
+    def in_order(self) -> Predictions:
+        """Return the rows sorted by id and subset, so that nothing computed from them depends on their order."""
+        order = _order(self.id, self.subset)
+        return self if (order == np.arange(len(order))).all() else self.take(order)
+
+    def take(self, rows: Rows) -> Predictions:
+        """Return the given rows."""
+        names = ("subset", "generator", "family", "forgery_type", "domain", "video", "identity")
+        return replace(
+            self,
+            **{name: getattr(self, name).take(rows) for name in names},
+            id=self.id.take(pa.array(rows)),
+            fake_score=self.fake_score[rows],
+            logits=None if self.logits is None else self.logits[rows],
+            embedding=None if self.embedding is None else self.embedding[rows],
+        )
 
 
 class PredictionsWriter:
@@ -126,12 +155,16 @@ class PredictionsWriter:
         faces: pa.Table,
         fake_score: NDArray[np.floating[Any]],
         logits: NDArray[np.floating[Any]] | None,
+        embedding: NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        """Append B faces (rows of a selection's table) with fake_score [B] and logits [B, C]."""
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        """Append B faces (rows of a selection's table) with fake_score [B], logits [B, C] and embedding [B, D]."""
+        with np.errstate(over="ignore"):  # what a column cannot hold becomes infinite, and is refused as such
             fake_score = fake_score.astype(np.float32)
             logits = None if logits is None else logits.astype(np.float32)
-        finite = np.isfinite(fake_score) & (np.isfinite(logits).all(axis=1) if logits is not None else True)
+            embedding = None if embedding is None else embedding.astype(np.float16)
+        finite = np.isfinite(fake_score)
+        for rows in (logits, embedding):
+            finite &= True if rows is None else np.isfinite(rows).all(axis=1)
         if not finite.all():
             culprit = faces["id"][int(np.flatnonzero(~finite)[0])].as_py()
             raise DataError(f"The model's score for {culprit} is not finite. Nothing was recorded; check its training.")
@@ -139,11 +172,9 @@ class PredictionsWriter:
         columns.append(pa.array([subset] * faces.num_rows, pa.string()))
         columns += [faces[name].combine_chunks() for name in (*_LABELS, "identities")]
         columns.append(pa.array(fake_score))
-        columns.append(
-            pa.nulls(faces.num_rows, COLUMNS.field("logits").type)
-            if logits is None
-            else pa.array(list(logits), COLUMNS.field("logits").type)
-        )
+        for name, rows in (("logits", logits), ("embedding", embedding)):
+            kind = COLUMNS.field(name).type
+            columns.append(pa.nulls(faces.num_rows, kind) if rows is None else pa.array(list(rows), kind))
         self._pending.append(pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
         if sum(batch.num_rows for batch in self._pending) >= self._rows_per_group:
             self._flush(self._rows_per_group)
@@ -175,65 +206,137 @@ class PredictionsWriter:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read and check a predictions file; raise UsageError where it is missing, DataError where it cannot be trusted."""
+    """Read and check a predictions file, its rows sorted by id and subset.
+
+    Raises UsageError where it is missing, DataError where it cannot be trusted. Row groups are read one by one, each row
+    straight to its place: beside what it returns, no more than one of them is held.
+    """
     if not path.is_file():
         raise UsageError(f"There is no predictions file {path}. 'dfad-bench run' writes one.")
     try:
-        table = pq.read_table(path)
-        table.validate(full=True)
-        stored = json.loads((pq.read_metadata(path).metadata or {})[_FOOTER_KEY])
+        with pq.ParquetFile(path) as file:
+            stored = json.loads((file.metadata.metadata or {})[_FOOTER_KEY])
+            if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
+                raise DataError(
+                    f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
+                )
+            context = validate(stored, Context, str(path))
+            if not file.schema_arrow.equals(COLUMNS, check_metadata=False):
+                raise DataError(f"{path}: its columns are not those of a predictions file.")
+            read = _Reading(file, context, path).predictions()
+        pa.default_memory_pool().release_unused()
+        return read
     except KeyError:
         raise DataError(f"{path} was not written by dfad-bench: its footer is missing.") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}.") from None
-    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
+
+
+class _Reading:
+    """Reads one open file."""
+
+    def __init__(self, file: pq.ParquetFile, context: Context, path: Path) -> None:
+        self._file, self._context, self._path = file, context, path
+        names = self._column(["id", "subset"])
+        self._subset = Categorical.of(names["subset"])
+        ids = names["id"].combine_chunks()
+        self._check_keys(ids)
+        self._order = _order(ids, self._subset)
+        self._id: pa.StringArray = ids.take(pa.array(self._order))
+        self._place = np.empty_like(self._order)
+        self._place[self._order] = np.arange(len(self._order))
+
+    def predictions(self) -> Predictions:
+        """Return what the file holds."""
+        classes = len(self._context.classes)
+        labels = {name: self._categorical(name) for name in _LABELS}
+        fake_score = np.empty(len(self._order))
+        for rows, column in self._parts("fake_score"):
+            fake_score[rows] = column.to_numpy()
+        logits = self._matrix("logits", classes, f"every face needs {classes} logits, one per class.")
+        embedding = self._matrix("embedding", None, "the embeddings of its faces differ in length.")
+        finite = np.isfinite(fake_score)
+        for matrix in (logits, embedding):
+            finite &= True if matrix is None else np.isfinite(matrix).all(axis=1)
+        if not finite.all():
+            culprit = self._id[int(np.flatnonzero(~finite)[0])].as_py()
+            raise DataError(f"{self._path}: a score of {culprit} is not finite.")
+        return Predictions(
+            context=self._context,
+            id=self._id,
+            subset=self._subset.take(self._order),
+            **labels,
+            identity=self._categorical("identities"),
+            fake_score=fake_score,
+            logits=logits,
+            embedding=embedding,
         )
-    context = validate(stored, Context, str(path))
-    if not table.schema.equals(COLUMNS, check_metadata=False):
-        raise DataError(f"{path}: its columns are not those of a predictions file.")
-    return _checked(table, context, path)
+
+    def _column(self, names: list[str]) -> pa.Table:
+        table = self._file.read(names, use_threads=False)
+        table.validate(full=True)
+        return table
+
+    def _check_keys(self, ids: pa.StringArray) -> None:
+        strangers = set(self._subset.values) - {VAL, *self._context.subsets}
+        if strangers:
+            raise DataError(f"{self._path}: unknown subset {sorted(strangers)[0]!r}.")
+        face = ids.dictionary_encode().indices.to_numpy().astype(np.int64)
+        if len(np.unique(face * max(len(self._subset.values), 1) + self._subset.code)) != len(ids):
+            raise DataError(f"{self._path}: a face stands twice in one subset.")
+
+    def _categorical(self, name: str) -> Categorical:
+        """Return a column of strings, or of lists of strings of which the first counts, in order."""
+        parts = [
+            (_first_of_each(column) if name == "identities" else column).dictionary_encode()
+            for _, column in self._parts(name)
+        ]
+        whole = pa.chunked_array(parts, pa.dictionary(pa.int32(), pa.string()))
+        return Categorical.of(whole.unify_dictionaries()).take(self._order)
+
+    def _matrix(self, name: str, width: int | None, otherwise: str) -> NDArray[np.float32] | None:
+        """Return lists of one length as [N, D] float32 in order, None where all are null; a null among them is NaN."""
+        matrix: NDArray[np.float32] | None = None
+        nulls = 0
+        for rows, column in self._parts(name):
+            nulls += column.null_count
+            lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+            if lengths == [None]:
+                continue
+            width = width or lengths[0]
+            if lengths != [width]:
+                raise DataError(f"{self._path}: {otherwise}")
+            if matrix is None:
+                matrix = np.empty((len(self._order), width), np.float32)
+            matrix[rows] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)
+        if matrix is not None and nulls:
+            raise DataError(f"{self._path}: {otherwise}")
+        return matrix
+
+    def _parts(self, name: str) -> Iterator[tuple[Rows, pa.Array]]:
+        """Yield a column row group by row group, with the places [n] of its rows."""
+        start = 0
+        for group in range(self._file.num_row_groups):
+            table = self._file.read_row_group(group, [name], use_threads=False)
+            table.validate(full=True)
+            yield self._place[start : start + len(table)], table[name].combine_chunks()
+            start += len(table)
 
 
-def _checked(table: pa.Table, context: Context, path: Path) -> Predictions:
-    def text(name: str) -> NDArray[np.object_]:
-        return np.asarray(table[name].to_pylist(), dtype=object)
-
-    keys = set(zip(table["subset"].to_pylist(), table["id"].to_pylist(), strict=True))
-    if len(keys) != table.num_rows:
-        raise DataError(f"{path}: a face stands twice in one subset.")
-    strangers = set(table["subset"].unique().to_pylist()) - {VAL, *context.subsets}
-    if strangers:
-        raise DataError(f"{path}: unknown subset {sorted(strangers)[0]!r}.")
-    fake_score = table["fake_score"].to_numpy().astype(np.float64)
-    logits = _logits(table, len(context.classes), path)
-    if not np.isfinite(fake_score).all() or (logits is not None and not np.isfinite(logits).all()):
-        raise DataError(f"{path}: a score is not finite.")
-    return Predictions(
-        context=context,
-        id=text("id"),
-        subset=text("subset"),
-        generator=text("generator"),
-        family=text("family"),
-        forgery_type=text("forgery_type"),
-        domain=text("domain"),
-        video=text("video"),
-        identities=table["identities"].to_pylist(),
-        fake_score=fake_score,
-        logits=logits,
-    )
+def _order(ids: pa.StringArray, subset: Categorical) -> Rows:
+    """Return the rows sorted by id and subset."""
+    keys = pa.table({"id": ids, "subset": subset.code})
+    order: Rows = pc.sort_indices(keys, [("id", "ascending"), ("subset", "ascending")]).to_numpy().astype(np.intp)
+    return order
 
 
-def _logits(table: pa.Table, classes: int, path: Path) -> NDArray[np.float64] | None:
-    column = table["logits"].combine_chunks()
-    if column.null_count == len(column):
-        return None
-    values = column.flatten().to_numpy(zero_copy_only=False)  # a null becomes NaN, which is refused
-    if set(pc.unique(pc.list_value_length(column)).to_pylist()) != {classes}:
-        raise DataError(f"{path}: every face needs {classes} logits, one per class.")
-    reshaped: NDArray[np.float64] = values.astype(np.float64).reshape(table.num_rows, classes)
-    return reshaped
+def _first_of_each(lists: pa.ListArray) -> pa.Array:
+    """Return the first string of each list, null where it is empty."""
+    offsets = lists.offsets.to_numpy()
+    filled = np.diff(offsets) > 0
+    if not filled.any():
+        return pa.nulls(len(lists), pa.string())
+    return lists.values.take(pa.array(np.where(filled, offsets[:-1], 0), mask=~filled))
 
 
 def class_records(classes: Sequence[Leaf]) -> list[LeafRecord]:

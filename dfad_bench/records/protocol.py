@@ -118,9 +118,14 @@ class Attribution(Strict):
 
 
 class Detection(Strict):
-    """Which reals a generator is tested against: those of the domain it was made from, or all."""
+    """Which reals a generator is tested against, and how the frames of a video become one score.
+
+    reals: those of the domain that a fake was made from, or all. pooling: ``mean`` of the frames, ``median``, or
+    ``top<k>``, the mean of the k frames that look most fake.
+    """
 
     reals: Literal["same_domain", "all"] = "same_domain"
+    pooling: str = Field(default="mean", pattern=r"^(mean|median|top[1-9][0-9]*)$")
 
 
 class Expect(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,10 @@ def level_values(classes: Sequence[Leaf], level: str) -> tuple[str, ...]:
     return tuple(sorted({leaf.value(level) for leaf in classes}, key=lambda value: (value != REAL, value)))
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the softmax over the classes of logits [N, C] in float64; logits of any finite size do not overflow."""
-    exact = np.asarray(logits, dtype=np.float64)
-    shares: NDArray[np.float64] = exact - exact.max(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = logits.astype(np.float64)  # a copy, and the only one
+    shares -= shares.max(axis=1, keepdims=True)
     np.exp(shares, out=shares)
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
@@ -28,6 +29,8 @@ def roll_up(probabilities: NDArray[np.float64], classes: Sequence[Leaf], level: 
     """Return P(level value) [N, K]: class probabilities [N, C] summed over the leaves of each of ``level_values``."""
     # Sums along each row, not a matrix product: BLAS may round a row differently when other rows stand beside it.
     values = level_values(classes, level)
+    if list(values) == [leaf.value(level) for leaf in classes]:
+        return probabilities
     column = np.asarray([values.index(leaf.value(level)) for leaf in classes])
     order = np.argsort(column, kind="stable")
     starts = np.searchsorted(column[order], np.arange(len(values)))

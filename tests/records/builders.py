@@ -22,6 +22,7 @@ from dfad_bench.records.manifest import (
     read_manifest,
     with_footer,
 )
+from dfad_bench.records.predictions import SCHEMA_VERSION as SCHEMA
 from dfad_bench.records.predictions import Context, LeafRecord, PredictionsWriter
 from dfad_bench.records.protocol import FACE_COLUMNS, Protocol, Selection, open_manifests, resolve
 from dfad_bench.records.results import (
@@ -32,6 +33,7 @@ from dfad_bench.records.results import (
     ProtocolRecord,
     Result,
     Score,
+    ScoringRecord,
 )
 
 Row = dict[str, Any]
@@ -255,7 +257,7 @@ def context(classes: Sequence[str] = tuple(SEEN), **changes: Any) -> Context:
     """Return the footer of a predictions file."""
     return Context(
         **{
-            "schema_version": 1,
+            "schema_version": SCHEMA,
             "model": "guess",
             "seed": 0,
             "protocol": "toy",
@@ -267,6 +269,7 @@ def context(classes: Sequence[str] = tuple(SEEN), **changes: Any) -> Context:
             "levels": ["family", "generator"],
             "assume": {},
             "reals": "same_domain",
+            "pooling": "mean",
             "subsets": {"seen": "generator", "unseen": "generator"},
             "declared": 0,
             "skipped": {},
@@ -346,6 +349,9 @@ def result(**changes: Any) -> Result:
             "data": {"toy": recipe().model_dump()},
             "predictions": PredictionsRecord(sha256="0" * 64, rows=12),
             "counts": Counts(declared=12, evaluated=12, skipped={}),
+            "scoring": ScoringRecord(
+                pooling="mean", cluster_by="auto", clusters=12, resamples=0, seed=0, thresholds={"frame": 0.5}
+            ),
             "scores": [score(), score(metric="eer", value=None, reason="one class only")],
             **changes,
         }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
+from dfad_bench.records.categorical import Categorical
 from dfad_bench.records.predictions import SCHEMA_VERSION, Context, Predictions, class_records
 from dfad_bench.records.results import Score
 from dfad_bench.types import REAL, Leaf
@@ -37,12 +38,8 @@ class Face:
     fake_score: float = 0.5
     domain: str = "ffhq"
     id: str | None = None
-
-
-def column(values: Sequence[Any]) -> NDArray[np.object_]:
-    made = np.empty(len(values), dtype=object)
-    made[:] = values
-    return made
+    video: str | None = None
+    identity: str | None = None
 
 
 def predictions(faces: Sequence[Face], *, detector: bool = False, **context: Any) -> Predictions:
@@ -51,10 +48,11 @@ def predictions(faces: Sequence[Face], *, detector: bool = False, **context: Any
         "levels": ["forgery_type", "family", "generator"],
         "assume": {},
         "reals": "same_domain",
+        "pooling": "mean",
         "subsets": {"seen": "generator", "unseen": "generator"},
     } | context
     names = [leaf.name for leaf in CLASSES]
-    logits = np.zeros((len(faces), len(CLASSES)))
+    logits = np.zeros((len(faces), len(CLASSES)), np.float32)
     for row, face in enumerate(faces):
         logits[row, names.index(face.says)] = 4.0
     return Predictions(
@@ -70,27 +68,16 @@ def predictions(faces: Sequence[Face], *, detector: bool = False, **context: Any
             skipped={},
             **given,
         ),
-        id=column([face.id or f"face/{row}" for row, face in enumerate(faces)]),
-        subset=column([face.subset for face in faces]),
-        generator=column([face.generator for face in faces]),
-        family=column([KNOWN[face.generator].family for face in faces]),
-        forgery_type=column([KNOWN[face.generator].forgery_type for face in faces]),
-        domain=column([face.domain for face in faces]),
-        video=column([None] * len(faces)),
-        identities=[[] for _ in faces],
+        id=pa.array([face.id or f"face/{row}" for row, face in enumerate(faces)], pa.string()),
+        subset=Categorical.of([face.subset for face in faces]),
+        generator=Categorical.of([face.generator for face in faces]),
+        family=Categorical.of([KNOWN[face.generator].family for face in faces]),
+        forgery_type=Categorical.of([KNOWN[face.generator].forgery_type for face in faces]),
+        domain=Categorical.of([face.domain for face in faces]),
+        video=Categorical.of([face.video for face in faces]),
+        identity=Categorical.of([face.identity for face in faces]),
         fake_score=np.asarray([face.fake_score for face in faces], dtype=np.float64),
         logits=None if detector else logits,
-    )
-
-
-def reordered(given: Predictions, order: NDArray[np.intp]) -> Predictions:
-    """Return the same predictions with their rows in another order."""
-    columns = ("id", "subset", "generator", "family", "forgery_type", "domain", "video", "fake_score")
-    return replace(
-        given,
-        **{name: getattr(given, name)[order] for name in columns},
-        identities=[given.identities[row] for row in order],
-        logits=None if given.logits is None else given.logits[order],
     )
 
 
@@ -101,10 +88,15 @@ def pick(
     *,
     subset: str = "seen",
     level: str = "authenticity",
+    unit: str = "frame",
+    task: str | None = None,
 ) -> Score:
     """Return the one score with these coordinates."""
     found = [
-        each for each in scores if (each.metric, each.group, each.subset, each.level) == (metric, group, subset, level)
+        each
+        for each in scores
+        if (each.metric, each.group, each.subset, each.level, each.unit) == (metric, group, subset, level, unit)
+        and task in (None, each.task)
     ]
     assert len(found) == 1, f"{len(found)} scores for {metric}, {group}, {subset}, {level}"
     return found[0]
