@@ -73,8 +73,11 @@ def write(path: Path, frames: int) -> None:
                     "identities": [[f"person {number % 1000}"] for number in video.tolist()],
                 }
             )
-            is_val = video[:: FRAMES_PER_VIDEO] % 10 == 0
-            for subset, rows in (("val", np.repeat(is_val, FRAMES_PER_VIDEO)), ("test", np.repeat(~is_val, FRAMES_PER_VIDEO))):
+            is_val = video[::FRAMES_PER_VIDEO] % 10 == 0
+            for subset, rows in (
+                ("val", np.repeat(is_val, FRAMES_PER_VIDEO)),
+                ("test", np.repeat(~is_val, FRAMES_PER_VIDEO)),
+            ):
                 chosen = np.flatnonzero(rows)
                 writer.write(subset, faces.take(pa.array(chosen)), 1 - shares[chosen, 0], logits[chosen])
         writer.finish(context)
@@ -133,8 +136,8 @@ def resampled_auc(view: DetectionView, resampler: Resampler) -> NDArray[np.float
     at_once = max(1, 2_000_000 // len(view))
     parts = []
     for multiplicity in resampler.draws(cells=2_000_000):
-        for start in range(0, len(multiplicity), at_once):
-            parts.append(np.asarray(auc(view.resampled(multiplicity[start : start + at_once]))))
+        chunks = (multiplicity[start : start + at_once] for start in range(0, len(multiplicity), at_once))
+        parts += [np.asarray(auc(view.resampled(chunk))) for chunk in chunks]
     return np.concatenate(parts)
 
 

@@ -66,8 +66,8 @@ def _predictions(target: str, root: Path | None, data: Path, bar: Bar) -> list[s
 def _result(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     """Recompute a result's scores from the predictions beside it."""
     from dfad_bench.records.predictions import read_predictions
-    from dfad_bench.records.results import read_result
-    from dfad_bench.scoring.score import score
+    from dfad_bench.records.results import read_result, same_score
+    from dfad_bench.scoring.score import Options, score
 
     path = Path(target)
     predictions = path.with_name("predictions.parquet")
@@ -76,12 +76,17 @@ def _result(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
         raise UsageError(f"{path} has no predictions.parquet beside it to recompute its scores from.")
     if file_sha256(predictions) != result.predictions.sha256:
         return [f"{predictions} is not the file that {path.name} was computed from"]
-    recomputed = score(read_predictions(predictions))
-    return (
-        []
-        if recomputed == result.scores
-        else [f"the scores recomputed from {predictions} are not those of {path.name}"]
-    )
+    options = Options(result.scoring.resamples, result.scoring.cluster_by, result.scoring.pooling, result.scoring.seed)
+    recomputed = score(read_predictions(predictions), options, bar).scores
+    differing = [
+        f"{one.task} {one.metric} of {one.subset} {one.group} ({one.level}, {one.unit}) is {one.value}, "
+        f"recomputed from {predictions} it is {again.value}"
+        for one, again in zip(result.scores, recomputed, strict=False)
+        if not same_score(one, again)
+    ]
+    if len(recomputed) != len(result.scores):
+        differing.append(f"{len(result.scores)} scores, recomputed from {predictions} there are {len(recomputed)}")
+    return differing
 
 
 def _broken(check: Callable[[], object]) -> list[str]:

@@ -14,10 +14,10 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import listing
+from dfad_bench.commands import listing, running, scoring
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
-from dfad_bench.errors import FAILED, INCOMPLETE, INTERRUPTED, DfadError, UsageError
+from dfad_bench.errors import FAILED, INTERRUPTED, DfadError, UsageError
 
 
 class _Commands(TyperGroup):
@@ -85,81 +85,9 @@ app.command()(data_commands.prepare)
 app.command()(data_commands.audit)
 
 
-@app.command()
-def run(
-    model: Annotated[str, typer.Option("--model", help="A registered model, or the path of a .py file.")],
-    protocol: Annotated[str, typer.Option("--protocol", help="A registered protocol, or the path of a .yaml file.")],
-    data: DataOption = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Two runs with one seed are identical on one CPU.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Trained weights: test these, do not train.")
-    ] = None,
-    backbone_weights: Annotated[
-        str, typer.Option("--backbone-weights", help="Published weights to start from, or none for random ones.")
-    ] = "none",
-    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, show_default="the model's recipe")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="the model's recipe")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default="the model's recipe")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, max=256, help="Processes that load faces.")] = 0,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Faces per generator and split, for a try.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run anew what is finished.")] = False,
-    format: FormatOption = Format.human,
-) -> None:
-    """Train a model where it has no weights, predict the protocol's test faces, score, record."""
-    from dfad_bench.publish.tables import result_table
-    from dfad_bench.run import Request, run_model
-
-    changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    request = Request(
-        model=model,
-        protocol=protocol,
-        data=data_folder(data),
-        runs=runs,
-        seed=seed,
-        device=device,
-        weights=weights,
-        backbone_weights=backbone_weights,
-        offline=offline,
-        recipe_changes={name: value for name, value in changes.items() if value is not None},
-        workers=workers,
-        limit=limit,
-        overwrite=overwrite,
-    )
-    outcome = run_model(request, console.progress)
-    if outcome.finished_before:
-        version = outcome.result.code.commit or outcome.result.code.version
-        console.note(f"This run was finished before, by code {version[:12]}; --overwrite runs it anew.")
-    if format is Format.json:
-        console.show_json(outcome.result.model_dump())
-    else:
-        show(result_table(outcome.result))
-        console.note(f"Recorded in {outcome.folder}.")
-    if outcome.result.counts.evaluated < outcome.result.counts.declared:
-        raise typer.Exit(INCOMPLETE)
-
-
-@app.command()
-def score(
-    predictions: Annotated[Path, typer.Argument(help="A predictions.parquet.")],
-    format: FormatOption = Format.human,
-) -> None:
-    """Recompute every number of a run from its predictions; needs neither torch nor a GPU nor the faces."""
-    from dfad_bench.publish.tables import scores_table
-    from dfad_bench.records.predictions import read_predictions
-    from dfad_bench.scoring.score import score as compute
-
-    read = read_predictions(predictions)
-    with console.progress("scoring"):
-        scores = compute(read)
-    if format is Format.json:
-        console.show_json([each.model_dump() for each in scores])
-    else:
-        show(scores_table(f"{read.context.model} on {read.context.protocol}", scores, read.context.protocol_warning))
+app.command()(running.run)
+app.command()(scoring.score)
+app.command()(scoring.compare)
 
 
 @leaderboard_app.command("add")

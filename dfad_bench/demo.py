@@ -10,7 +10,8 @@ from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
 from dfad_bench.prepare.plan import plan
 from dfad_bench.publish import leaderboard
-from dfad_bench.publish.tables import Table, result_table
+from dfad_bench.publish.scores import result_tables
+from dfad_bench.publish.tables import Table
 from dfad_bench.run import RESULT, Request, ShowProgress, run_model
 
 
@@ -29,7 +30,7 @@ def run_demo(
     for model in (name for name, entry in registry.entries("models").items() if entry.origin == registry.BUILT_IN):
         request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
         outcome = run_model(request, progress)
-        yield result_table(outcome.result)
+        yield from result_tables(outcome.result)
         leaderboard.place(outcome.folder / RESULT, results)
     leaderboard.build(results, folder / "leaderboard")
     note(f"Wrote {folder / 'leaderboard' / 'leaderboard.md'}.")

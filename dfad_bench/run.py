@@ -64,7 +64,7 @@ class Request:
     recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 0
     limit: int | None = None
-    scoring: Options = Options()
+    scoring: Options = field(default_factory=Options)
     overwrite: bool = False
 
 

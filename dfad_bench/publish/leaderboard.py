@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dfad_bench.errors import DataError, UsageError
-from dfad_bench.publish.tables import Table, leaderboard_table, markdown
-from dfad_bench.records.results import Result, read_result, write_result, write_text
+from dfad_bench.publish.ranking import leaderboard_table
+from dfad_bench.publish.tables import Table, markdown
+from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_result, write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 _FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _HEAD = "# Leaderboard\n\nWritten by `dfad-bench leaderboard build` from `results/`; edits are lost.\n\n"
@@ -91,7 +92,7 @@ def build(results: Path, out: Path) -> list[Path]:
     found = collect(results)
     page, data = out / "leaderboard.md", out / "leaderboard.json"
     write_text(page, _HEAD + _page(found))
-    write_text(data, json.dumps(_long_form(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(data, _long_form(found))
     return [page, data]
 
 
@@ -99,9 +100,13 @@ def _page(results: Sequence[Result]) -> str:
     return "\n".join(markdown(table) for table in tables(results)) or "No result yet.\n"
 
 
-def _long_form(results: Sequence[Result]) -> dict[str, Any]:
-    """Return every run once, and every score once with the coordinates of its run."""
-    runs, scores = [], []
+def _long_form(results: Sequence[Result]) -> str:
+    """Return as JSON every run once, and its means and pooled scores with the coordinates of the run, a line each.
+
+    The scores of single generators stand in the results themselves: with them this file would be as large as all of those.
+    """
+    runs: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
     for each in results:
         coordinates = {
             "protocol": each.protocol.name,
@@ -125,8 +130,17 @@ def _long_form(results: Sequence[Result]) -> dict[str, Any]:
                 "ineligible": each.ineligible,
             }
         )
-        scores += [coordinates | score.model_dump() for score in each.scores]
-    return {"schema_version": SCHEMA_VERSION, "runs": runs, "scores": scores}
+        scores += [
+            coordinates | score.model_dump(exclude_none=True) for score in each.scores if score.group in (MEAN, POOLED)
+        ]
+
+    def lines(rows: Sequence[dict[str, Any]]) -> str:
+        return ",\n  ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+
+    return (
+        f'{{\n "schema_version": {SCHEMA_VERSION},\n "runs": [\n  {lines(runs)}\n ],\n'
+        f' "scores": [\n  {lines(scores)}\n ]\n}}\n'
+    )
 
 
 def update_readme(readme: Path, results: Path) -> Path:

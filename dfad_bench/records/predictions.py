@@ -237,12 +237,18 @@ class _Reading:
 
     def __init__(self, file: pq.ParquetFile, context: Context, path: Path) -> None:
         self._file, self._context, self._path = file, context, path
-        names = self._column(["id", "subset"])
+        names = file.read(["id", "subset"], use_threads=False)
+        names.validate(full=True)
         self._subset = Categorical.of(names["subset"])
+        strangers = set(self._subset.values) - {VAL, *context.subsets}
+        if strangers:
+            raise DataError(f"{path}: unknown subset {sorted(strangers)[0]!r}.")
         ids = names["id"].combine_chunks()
-        self._check_keys(ids)
         self._order = _order(ids, self._subset)
         self._id: pa.StringArray = ids.take(pa.array(self._order))
+        subset = self._subset.code[self._order]
+        if (same_as_before(self._id) & np.append(False, subset[1:] == subset[:-1])[: len(subset)]).any():
+            raise DataError(f"{path}: a face stands twice in one subset.")
         self._place = np.empty_like(self._order)
         self._place[self._order] = np.arange(len(self._order))
 
@@ -271,19 +277,6 @@ class _Reading:
             logits=logits,
             embedding=embedding,
         )
-
-    def _column(self, names: list[str]) -> pa.Table:
-        table = self._file.read(names, use_threads=False)
-        table.validate(full=True)
-        return table
-
-    def _check_keys(self, ids: pa.StringArray) -> None:
-        strangers = set(self._subset.values) - {VAL, *self._context.subsets}
-        if strangers:
-            raise DataError(f"{self._path}: unknown subset {sorted(strangers)[0]!r}.")
-        face = ids.dictionary_encode().indices.to_numpy().astype(np.int64)
-        if len(np.unique(face * max(len(self._subset.values), 1) + self._subset.code)) != len(ids):
-            raise DataError(f"{self._path}: a face stands twice in one subset.")
 
     def _categorical(self, name: str) -> Categorical:
         """Return a column of strings, or of lists of strings of which the first counts, in order."""
@@ -328,6 +321,14 @@ def _order(ids: pa.StringArray, subset: Categorical) -> Rows:
     keys = pa.table({"id": ids, "subset": subset.code})
     order: Rows = pc.sort_indices(keys, [("id", "ascending"), ("subset", "ascending")]).to_numpy().astype(np.intp)
     return order
+
+
+def same_as_before(ids: pa.StringArray) -> NDArray[np.bool_]:
+    """Return [N] which of sorted ids is the one before it again."""
+    same = np.zeros(len(ids), bool)
+    if len(ids) > 1:
+        same[1:] = pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return same
 
 
 def _first_of_each(lists: pa.ListArray) -> pa.Array:

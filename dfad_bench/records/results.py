@@ -14,6 +14,9 @@ from dfad_bench.errors import DataError, UsageError
 SCHEMA_VERSION = 2
 
 
+_LAST_BITS = 1e-9
+"""How far two machines may be apart that add the same numbers up in another order."""
+
 Level = Literal["authenticity", "forgery_type", "family", "generator"]
 Unit = Literal["frame", "video"]
 Task = Literal["detection", "attribution", "joint", "open_set", "discovery"]
@@ -58,6 +61,18 @@ class Score(Strict):
     unknown: int = 0
     """Faces or videos left out because training has no such class at this level."""
     reason: str | None = None
+
+
+def same_score(one: Score, other: Score) -> bool:
+    """Return whether two scores are the same but for the last bits of their values."""
+
+    def near(a: float | None, b: float | None) -> bool:
+        return a == b or (a is not None and b is not None and abs(a - b) <= _LAST_BITS)
+
+    values = [(one.value, other.value), (one.low, other.low), (one.high, other.high)]
+    values += zip(one.delong or (None, None), other.delong or (None, None), strict=True)
+    blank: dict[str, None] = {"value": None, "low": None, "high": None, "delong": None}
+    return one.model_copy(update=blank) == other.model_copy(update=blank) and all(near(*pair) for pair in values)
 
 
 class ConfusionRecord(Strict):

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.records.categorical import Rows, concatenated
+from dfad_bench.records.categorical import Rows
 from dfad_bench.records.predictions import Context
 from dfad_bench.records.results import MEAN, POOLED, Level
 from dfad_bench.scoring.detection import NO_FAKE
@@ -71,9 +71,9 @@ def level_answers(faces: Faces, classes: tuple[Leaf, ...], context: Context) -> 
 
 
 def questions(
-    answer: LevelAnswer, metrics: Mapping[str, Metric], subset: str, groups: Mapping[str, Rows]
+    answer: LevelAnswer, metrics: Mapping[str, Metric], subset: str, groups: Mapping[str, Rows], everyone: Rows
 ) -> Iterator[Asked]:
-    """Ask of each group, real faces being one, of their mean and of all of them together."""
+    """Ask of each group, real faces being one, of their mean and of ``everyone``, the rows of all of them."""
     chosen = {
         name: metric
         for name, metric in metrics.items()
@@ -83,15 +83,21 @@ def questions(
     where = Asked("attribution", answer.level, answer.faces.unit, subset, POOLED, chosen)
     for name, rows in groups.items():
         yield _about(answer, rows, replace(where, group=name, metrics=grouped))
-    fakes = concatenated(rows for name, rows in groups.items() if name != REAL)
-    if answer.count_known(fakes):
+    fakes, unknown = fakes_known(answer, groups)
+    if unknown < fakes:
         yield replace(where, group=MEAN, metrics=grouped)
-        yield _about(answer, concatenated(groups.values()), where)
+        yield _about(answer, everyone, where)
     else:
         # Being right on reals alone is no attribution, and a mean over them would be taken for one.
-        none = replace(where, unknown=len(fakes), reason=NO_SUCH_CLASS if len(fakes) else NO_FAKE)
+        none = replace(where, unknown=unknown, reason=NO_SUCH_CLASS if fakes else NO_FAKE)
         yield replace(none, group=MEAN, metrics=grouped)
         yield none
+
+
+def fakes_known(answer: LevelAnswer, groups: Mapping[str, Rows]) -> tuple[int, int]:
+    """Return how many fakes there are, and how many of them have a value that training lacks."""
+    fakes = [rows for name, rows in groups.items() if name != REAL]
+    return sum(map(len, fakes)), sum(len(rows) - answer.count_known(rows) for rows in fakes)
 
 
 def _about(answer: LevelAnswer, rows: Rows, asked: Asked) -> Asked:

@@ -103,9 +103,7 @@ def _reliability(task: Asks, asked: Asked, view: AttributionView | DetectionView
 
 def _roc(asked: Asked, view: DetectionView) -> CurveRecord:
     x, y = _thinned(view.curve.fpr, view.curve.tpr)
-    return CurveRecord(
-        kind="roc", level=asked.level, unit=asked.unit, subset=asked.subset, group=asked.group, x=x, y=y
-    )
+    return CurveRecord(kind="roc", level=asked.level, unit=asked.unit, subset=asked.subset, group=asked.group, x=x, y=y)
 
 
 def _oscr(answer: LevelAnswer) -> Iterator[CurveRecord]:

@@ -135,7 +135,9 @@ def _at_best(metric: Metric, view: DetectionView) -> Value:
     return best
 
 
-def questions(detector: Detector, metrics: Mapping[str, Metric], subset: str, groups: Mapping[str, Rows]) -> Iterator[Asked]:
+def questions(
+    detector: Detector, metrics: Mapping[str, Metric], subset: str, groups: Mapping[str, Rows]
+) -> Iterator[Asked]:
     """Ask of each group of fakes, of their mean and of all of them together."""
     chosen, refused = variants(metrics, detector)
     grouped = {name: metric for name, metric in chosen.items() if "detection" not in metric.pooled_only}

@@ -38,7 +38,7 @@ def discover(predictions: Predictions) -> Iterator[Score]:
 def _at_most(predictions: Predictions, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return each face once, and at most MOST of them, by hash of their ids."""
     ids = predictions.id.take(rows).to_pylist()
-    chosen = {name: row for name, row in zip(reversed(ids), rows[::-1].tolist(), strict=True)}
+    chosen = dict(zip(reversed(ids), rows[::-1].tolist(), strict=True))
     if len(chosen) > MOST:
         first = sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:MOST]
         chosen = {name: chosen[name] for name in first}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dfad_bench.errors import UsageError
 from dfad_bench.records.categorical import Categorical, Rows
-from dfad_bench.records.predictions import VAL, Predictions
+from dfad_bench.records.predictions import VAL, Predictions, same_as_before
 from dfad_bench.records.results import Unit
 from dfad_bench.scoring.rollup import softmax
 from dfad_bench.scoring.statistics.resampling import find_clusters
@@ -76,7 +76,7 @@ def frames(predictions: Predictions, cluster_by: str = "auto") -> Faces:
     if cluster_by not in CLUSTER_BY:
         raise UsageError(f"Faces cannot be clustered by {cluster_by!r}. Choose one of {', '.join(CLUSTER_BY)}.")
     unknown = np.full(len(predictions), -1, np.int32)
-    key = predictions.id.dictionary_encode().indices.to_numpy().astype(np.intp)
+    key = np.cumsum(~same_as_before(predictions.id)) - 1
     identity = predictions.identity.code if cluster_by in ("auto", "identity") else unknown
     video = predictions.video.code if cluster_by in ("auto", "video") else unknown
     # A face that stands in several subsets is one face: without an identity and a video, its id binds it.

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from dfad_bench.records.categorical import Rows, concatenated
+from dfad_bench.records.categorical import Rows
 from dfad_bench.records.results import MEAN, POOLED
-from dfad_bench.scoring.attribution import LevelAnswer
+from dfad_bench.scoring.attribution import LevelAnswer, fakes_known
 from dfad_bench.scoring.detection import NO_FAKE, Detector
 from dfad_bench.scoring.questions import NO_SUCH_CLASS, Asked
 from dfad_bench.scoring.views import Metric, RatioView
@@ -21,9 +21,9 @@ _RATIO = Metric(RatioView.ratio, tasks=("attribution",), higher_is_better=True, 
 
 
 def questions(
-    detector: Detector, answer: LevelAnswer, subset: str, groups: Mapping[str, Rows]
+    detector: Detector, answer: LevelAnswer, subset: str, groups: Mapping[str, Rows], everyone: Rows
 ) -> Iterator[Asked]:
-    """Ask both tasks of each group, of the mean over groups and of all faces, at one level.
+    """Ask both tasks of each group, of the mean over groups and of ``everyone``, at one level.
 
     A face is detected where its fake score reaches the threshold chosen on val; whom it is then attributed to is the
     fake value of the highest probability, ``real`` being ruled out. ``accuracy_of_detected@val``: of the faces detected
@@ -57,12 +57,12 @@ def questions(
     for group, rows in groups.items():
         if group != REAL:  # nobody asks who made a real
             yield from about(group, rows)
-    fakes = concatenated(rows for group, rows in groups.items() if group != REAL)
-    if answer.count_known(fakes):
+    fakes, unknown = fakes_known(answer, groups)
+    if unknown < fakes:
         yield replace(where, group=MEAN)
-        yield from about(POOLED, concatenated(groups.values()))
+        yield from about(POOLED, everyone)
     else:
-        none = replace(where, unknown=len(fakes), reason=NO_SUCH_CLASS if len(fakes) else NO_FAKE)
+        none = replace(where, unknown=unknown, reason=NO_SUCH_CLASS if fakes else NO_FAKE)
         yield replace(none, group=MEAN)
         yield none
 

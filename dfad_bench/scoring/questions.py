@@ -253,7 +253,9 @@ def _average_one(mean: Answer, groups: Sequence[Answer]) -> None:
     elif missing is not None:
         update["reason"] = f"{missing.group}: {missing.reason}"
     else:
-        update["value"] = math.fsum(group.score.value for group in entered if group.score.value is not None) / len(entered)
+        update["value"] = math.fsum(group.score.value for group in entered if group.score.value is not None) / len(
+            entered
+        )
         clusters = [group.score.clusters for group in entered if group.score.clusters is not None]
         update["clusters"] = min(clusters) if clusters else None
         if entered[0].draws is not None:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfad_bench import registry
-from dfad_bench.records.categorical import Rows
+from dfad_bench.records.categorical import Rows, concatenated
 from dfad_bench.records.predictions import VAL, Predictions
 from dfad_bench.records.results import Details, Score, ScoringRecord, Unit
 from dfad_bench.scoring import attribution, detection, joint, open_set
 from dfad_bench.scoring.attribution import LevelAnswer, level_answers
-from dfad_bench.scoring.detection import Detector
 from dfad_bench.scoring.details import DetailsSeen
+from dfad_bench.scoring.detection import Detector
 from dfad_bench.scoring.discovery import discover
 from dfad_bench.scoring.faces import Faces, frames, videos
 from dfad_bench.scoring.questions import Asked, OnProgress, answer
@@ -117,11 +117,12 @@ def _questions(
     subsets: Mapping[str, Mapping[str, Rows]],
 ) -> Iterator[Asked]:
     for subset, groups in subsets.items():
+        everyone = np.sort(concatenated(groups.values()))
         yield from detection.questions(detector, metrics, subset, groups)
         for level in levels:
-            yield from attribution.questions(level, metrics, subset, groups)
+            yield from attribution.questions(level, metrics, subset, groups, everyone)
         for level in levels:
-            yield from joint.questions(detector, level, subset, groups)
+            yield from joint.questions(detector, level, subset, groups, everyone)
     for level in levels:
         yield from open_set.questions(level)
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from dfad_bench.scoring.views import Asks, AttributionView, DetectionView, Metric, Undefined, View
 from dfad_bench.testing.contract import ContractError, require
 
-
 FACES = 4000
 """Enough for metrics that need a thousand real faces."""
 
@@ -54,7 +53,9 @@ def _check_weights(metric: Metric, task: Asks, view: View) -> None:
     for value, drawn in zip(values, multiplicity, strict=True):
         faces = view.take(np.repeat(np.arange(FACES), drawn[cluster]))
         gap = abs(value - _value(metric, faces))
-        require(bool(gap < 1e-9), f"{task}: a resample's value is {value}, that of the faces drawn differs by {gap:.2g}")
+        require(
+            bool(gap < 1e-9), f"{task}: a resample's value is {value}, that of the faces drawn differs by {gap:.2g}"
+        )
 
 
 def _view(task: Asks, rows: NDArray[np.intp]) -> DetectionView | AttributionView:

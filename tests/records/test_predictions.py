@@ -54,6 +54,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "identities": [],
         "fake_score": 0.5,
         "logits": [0.0, 1.0, 2.0],
+        "embedding": None,
         **changes,
     }
 
@@ -72,17 +73,18 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path) -> None:
     answers = {"val": (FACES[:1], SCORES[:1], LOGITS[:1]), "seen": (FACES, SCORES, LOGITS)}
     read = read_predictions(write_predictions(tmp_path / "deep" / "p.parquet", answers, declared=3))
     assert read.context == context(declared=3)
-    assert read.id.tolist() == ["toy/real/a", "toy/real/a", "toy/gan_a/b", "toy/flow_a/c"]
-    assert read.subset.tolist() == ["val", "seen", "seen", "seen"]
-    assert read.labels("generator").tolist() == ["real", "real", "gan_a", "flow_a"]
-    assert read.labels("family").tolist() == ["real", "real", "gan", "flow"]
-    assert read.labels("forgery_type").tolist() == ["real", "real", "efs", "efs"]
+    assert read.id.to_pylist() == ["toy/flow_a/c", "toy/gan_a/b", "toy/real/a", "toy/real/a"]
+    assert read.subset.tolist() == ["seen", "seen", "seen", "val"]
+    assert read.labels("generator").tolist() == ["flow_a", "gan_a", "real", "real"]
+    assert read.labels("family").tolist() == ["flow", "gan", "real", "real"]
+    assert read.labels("forgery_type").tolist() == ["efs", "efs", "real", "real"]
     assert read.domain.tolist() == ["toyland"] * 4
-    assert read.video.tolist() == [None, None, "toy/gan_a/clip", None]
-    assert list(read.identities)[2] == ["x", "y"]
+    assert read.video.tolist() == [None, "toy/gan_a/clip", None, None]
+    assert read.identity.tolist() == ["toyland/flow_a-c", "x", "toyland/real-a", "toyland/real-a"]
     assert read.fake_score.dtype == np.float64
-    np.testing.assert_array_equal(read.fake_score, [0.0, *SCORES])
-    np.testing.assert_array_equal(read.logits, [LOGITS[0], *LOGITS])
+    np.testing.assert_array_equal(read.fake_score, [SCORES[2], SCORES[1], SCORES[0], SCORES[0]])
+    np.testing.assert_array_equal(read.logits, [LOGITS[2], LOGITS[1], LOGITS[0], LOGITS[0]])
+    assert read.embedding is None
 
 
 def test_the_classes_come_back_in_the_order_of_the_logits(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_the_classes_come_back_in_the_order_of_the_logits(tmp_path: Path) -> Non
 def test_a_pure_detector_has_scores_and_no_logits(tmp_path: Path) -> None:
     read = read_predictions(write_predictions(tmp_path / "p.parquet", {"seen": (FACES, SCORES, None)}))
     assert read.logits is None
-    assert read.fake_score.tolist() == SCORES
+    assert read.fake_score.tolist() == SCORES[::-1]  # in the order of their ids
 
 
 def test_a_file_without_rows_can_be_read(tmp_path: Path) -> None:
@@ -262,10 +264,10 @@ def test_a_file_without_our_footer_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_schema_version_is_told_before_anything_else(tmp_path: Path) -> None:
-    stored = json.dumps({"schema_version": 2, "a key of the future": 1}).encode()
+    stored = json.dumps({"schema_version": 3, "a key of the future": 1}).encode()
     table = pa.Table.from_pylist([row()], schema=COLUMNS.with_metadata({b"dfad_bench": stored}))
     pq.write_table(table, tmp_path / "p.parquet")
-    assert "has schema version 2, this dfad-bench reads 1" in refusal(tmp_path / "p.parquet")
+    assert "has schema version 3, this dfad-bench reads 2" in refusal(tmp_path / "p.parquet")
 
 
 @pytest.mark.parametrize("stored", [b"[]", b"{", b"1", b"\xff", b"{}"])

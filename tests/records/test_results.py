@@ -80,11 +80,11 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_another_schema_version_is_told_before_anything_else(tmp_path: Path) -> None:
-    path = changed(tmp_path / "r.json", lambda stored: stored.update(schema_version=2, surprise=1))
-    assert "has schema version 2, this dfad-bench reads 1" in refusal(path)
+    path = changed(tmp_path / "r.json", lambda stored: stored.update(schema_version=3, surprise=1))
+    assert "has schema version 3, this dfad-bench reads 2" in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"1", b"null", b'{"schema_version": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"1", b"null", b'{"schema_version": 2}', b"\xff\xfe"])
 def test_what_is_no_result_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.json").write_bytes(content)
     refusal(tmp_path / "r.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 from dfad_bench.records.categorical import Categorical
 from dfad_bench.records.predictions import SCHEMA_VERSION, Context, Predictions, class_records
 from dfad_bench.records.results import Score
+from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import REAL, Leaf
 
 REAL_LEAF = Leaf(REAL, REAL, REAL)
@@ -79,6 +80,11 @@ def predictions(faces: Sequence[Face], *, detector: bool = False, **context: Any
         fake_score=np.asarray([face.fake_score for face in faces], dtype=np.float64),
         logits=None if detector else logits,
     )
+
+
+def scores_of(faces: Sequence[Face], *, options: Options = Options(resamples=0), **given: Any) -> list[Score]:
+    """Return every number of the predictions for faces, without intervals unless ``options`` ask for them."""
+    return score(predictions(faces, **given), options).scores
 
 
 def pick(

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from dfad_bench import registry
 from dfad_bench.records.predictions import VAL
-from dfad_bench.scoring.score import score
+from dfad_bench.scoring.score import Options, score
 from dfad_bench.scoring.views import Metric
 from dfad_bench.types import REAL
-from tests.scoring.builders import Face, pick, predictions, reordered
+from tests.scoring.builders import Face, pick, predictions, scores_of
 
 GENERATORS = (REAL, "ddpm", "simswap", "stylegan3", "sd15", "flux")
 FACES = st.builds(
@@ -41,7 +41,7 @@ TWO_CLASSES = [
 
 
 def test_each_generator_is_tested_against_the_reals() -> None:
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     assert pick(scores, "auc", "ddpm").value == pytest.approx(3 / 4)
     assert pick(scores, "auc", "ddpm").n == 4
     assert pick(scores, "auc", "stylegan3").value == 1
@@ -52,7 +52,7 @@ def test_each_generator_is_tested_against_the_reals() -> None:
 
 
 def test_the_mean_is_the_mean_of_the_groups_and_counts_them() -> None:
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     mean = pick(scores, "auc", "mean")
     assert mean.value == pytest.approx((3 / 4 + 1) / 2)
     assert mean.n == 2
@@ -61,7 +61,7 @@ def test_the_mean_is_the_mean_of_the_groups_and_counts_them() -> None:
 def test_reals_of_all_test_subsets_are_used_and_those_of_val_are_not() -> None:
     faces = [Face(REAL, "unseen", fake_score=0.2), Face("ddpm", "seen", fake_score=0.9)]
     faces += [Face(REAL, VAL, fake_score=1.0), Face("ddpm", VAL, fake_score=0.0)]
-    scores = score(predictions(faces))
+    scores = scores_of(faces)
     assert pick(scores, "auc", "ddpm").value == 1
     assert pick(scores, "auc", "ddpm").n == 2
     assert {each.subset for each in scores} == {"seen", "unseen"}
@@ -69,7 +69,7 @@ def test_reals_of_all_test_subsets_are_used_and_those_of_val_are_not() -> None:
 
 def test_a_real_that_stands_in_two_subsets_counts_once() -> None:
     shared = [Face(REAL, subset, fake_score=0.2, id="ffhq/real/1") for subset in ("seen", "unseen")]
-    scores = score(predictions([*shared, Face("ddpm", fake_score=0.9)]))
+    scores = scores_of([*shared, Face("ddpm", fake_score=0.9)])
     assert pick(scores, "auc", "ddpm").n == 2
 
 
@@ -82,14 +82,14 @@ def test_a_generator_is_tested_against_reals_of_its_own_domain() -> None:
         Face("stylegan3", fake_score=0.5, domain="celeba"),
         Face("stylegan3", fake_score=0.5, domain="ffhq"),
     ]
-    same = score(predictions(faces))
+    same = scores_of(faces)
     assert [pick(same, "auc", name).value for name in ("ddpm", "simswap", "stylegan3")] == [1, 0, 0.5]
-    every = score(predictions(faces, reals="all"))
+    every = scores_of(faces, reals="all")
     assert [pick(every, "auc", name).value for name in ("ddpm", "simswap", "stylegan3")] == [0.5, 0.5, 0.5]
 
 
 def test_a_generator_without_reals_of_its_domain_has_no_value_and_undoes_the_mean() -> None:
-    scores = score(predictions([*TWO_CLASSES, Face("simswap", domain="vggface2")]))
+    scores = scores_of([*TWO_CLASSES, Face("simswap", domain="vggface2")])
     for metric in ("auc", "accuracy@0.5"):
         assert pick(scores, metric, "simswap").value is None
         assert pick(scores, metric, "simswap").reason == "no real face of vggface2"
@@ -99,23 +99,23 @@ def test_a_generator_without_reals_of_its_domain_has_no_value_and_undoes_the_mea
 
 
 def test_a_subset_without_fakes_has_no_value() -> None:
-    scores = score(predictions([Face(REAL)]))
+    scores = scores_of([Face(REAL)])
     assert {each.reason for each in scores if each.task == "detection"} == {"no fake face"}
     assert pick(scores, "accuracy", "pooled", level="family").reason == "no fake face"
 
 
 def test_no_face_at_all_is_no_error() -> None:
-    assert {each.value for each in score(predictions([]))} == {None}
+    assert {each.value for each in scores_of([])} == {None}
 
 
 def test_constant_scores_give_half_an_auc_and_the_share_of_fakes_as_precision() -> None:
-    scores = score(predictions([replace(face, fake_score=0.5) for face in TWO_CLASSES]))
+    scores = scores_of([replace(face, fake_score=0.5) for face in TWO_CLASSES])
     assert pick(scores, "auc", "pooled").value == 0.5
     assert pick(scores, "average_precision", "pooled").value == pytest.approx(3 / 5)
 
 
 def test_scores_that_are_no_probabilities_have_no_accuracy_but_an_auc() -> None:
-    scores = score(predictions([replace(face, fake_score=10 * face.fake_score) for face in TWO_CLASSES]))
+    scores = scores_of([replace(face, fake_score=10 * face.fake_score) for face in TWO_CLASSES])
     assert pick(scores, "accuracy@0.5", "ddpm").value is None
     assert pick(scores, "accuracy@0.5", "ddpm").reason == "fake scores leave 0..1, so 0.5 is no threshold"
     assert pick(scores, "auc", "ddpm").value == pytest.approx(3 / 4)
@@ -125,7 +125,7 @@ def test_scores_that_are_no_probabilities_have_no_accuracy_but_an_auc() -> None:
 
 
 def test_each_level_asks_the_same_answer_a_coarser_question() -> None:
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     found = {
         level: pick(scores, "accuracy", "ddpm", level=level).value for level in ("generator", "family", "forgery_type")
     }
@@ -137,7 +137,7 @@ def test_each_level_asks_the_same_answer_a_coarser_question() -> None:
 
 
 def test_an_unseen_generator_is_right_when_its_family_is() -> None:
-    scores = score(predictions([Face("sd15", "unseen", says="ddpm"), Face(REAL, "unseen")]))
+    scores = scores_of([Face("sd15", "unseen", says="ddpm"), Face(REAL, "unseen")])
     assert pick(scores, "accuracy", "sd15", subset="unseen", level="family").value == 1
     unseen = pick(scores, "accuracy", "sd15", subset="unseen", level="generator")
     assert (unseen.value, unseen.n, unseen.unknown) == (None, 0, 1)
@@ -145,7 +145,7 @@ def test_an_unseen_generator_is_right_when_its_family_is() -> None:
 
 
 def test_being_right_on_reals_alone_is_no_attribution() -> None:
-    scores = score(predictions([Face("sd15", "unseen", says="ddpm"), Face(REAL, "unseen")]))
+    scores = scores_of([Face("sd15", "unseen", says="ddpm"), Face(REAL, "unseen")])
     assert pick(scores, "accuracy", "real", subset="unseen", level="generator").value == 1
     for group in ("mean", "pooled"):
         found = pick(scores, "accuracy", group, subset="unseen", level="generator")
@@ -154,7 +154,7 @@ def test_being_right_on_reals_alone_is_no_attribution() -> None:
 
 def test_an_unknown_family_is_left_out_and_counted() -> None:
     faces = [Face("sd15", "unseen", says="ddpm"), *[Face("flux", "unseen", says="ddpm")] * 3]
-    scores = score(predictions(faces))
+    scores = scores_of(faces)
     flux = pick(scores, "accuracy", "flux", subset="unseen", level="family")
     assert (flux.value, flux.n, flux.unknown) == (None, 0, 3)
     mean = pick(scores, "accuracy", "mean", subset="unseen", level="family")
@@ -165,24 +165,24 @@ def test_an_unknown_family_is_left_out_and_counted() -> None:
 
 def test_assume_says_what_counts_as_right() -> None:
     faces = [Face("flux", "unseen", says="ddpm"), Face("flux", "unseen", says="simswap")]
-    scores = score(predictions(faces, assume={"family": {"flow": "diffusion"}}))
+    scores = scores_of(faces, assume={"family": {"flow": "diffusion"}})
     flux = pick(scores, "accuracy", "flux", subset="unseen", level="family")
     assert (flux.value, flux.n, flux.unknown) == (0.5, 2, 0)
 
 
 def test_a_group_may_be_known_in_part() -> None:
     faces = [Face("sd15", "unseen", says="ddpm"), Face("flux", "unseen", says="ddpm")]
-    scores = score(predictions(faces, subsets={"unseen": "forgery_type"}))
+    scores = scores_of(faces, subsets={"unseen": "forgery_type"})
     efs = pick(scores, "accuracy", "efs", subset="unseen", level="family")
     assert (efs.value, efs.n, efs.unknown) == (1, 1, 1)
 
 
 def test_a_pure_detector_has_no_attribution() -> None:
-    assert {each.task for each in score(predictions(TWO_CLASSES, detector=True))} == {"detection"}
+    assert {each.task for each in scores_of(TWO_CLASSES, detector=True)} == {"detection"}
 
 
 def test_only_the_levels_of_the_protocol_are_scored() -> None:
-    scores = score(predictions(TWO_CLASSES, levels=["family"]))
+    scores = scores_of(TWO_CLASSES, levels=["family"])
     assert {each.level for each in scores} == {"authenticity", "family"}
 
 
@@ -201,22 +201,22 @@ def test_the_order_of_rows_does_not_matter(faces: list[Face], random: Any) -> No
 @settings(max_examples=50, deadline=None)
 @given(st.lists(FACES, max_size=25))
 def test_what_has_no_value_says_why_and_what_has_one_is_a_fraction(faces: list[Face]) -> None:
-    for each in score(predictions(faces)):
+    for each in scores_of(faces):
         assert (each.value is None) == (each.reason is not None)
         assert each.value is None or 0 <= each.value <= 1
 
 
 def test_the_order_of_subsets_moves_scores_and_changes_none() -> None:
     faces = [*TWO_CLASSES, Face("sd15", "unseen", says="ddpm", fake_score=0.3), Face(REAL, "unseen", fake_score=0.2)]
-    forward = score(predictions(faces))
-    backward = score(predictions(faces, subsets={"unseen": "generator", "seen": "generator"}))
+    forward = scores_of(faces)
+    backward = scores_of(faces, subsets={"unseen": "generator", "seen": "generator"})
     assert forward[0].subset == "seen"
     assert backward[0].subset == "unseen"
     assert sorted(map(repr, forward)) == sorted(map(repr, backward))
 
 
 def test_groups_come_real_first_then_sorted_then_mean_then_pooled() -> None:
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     groups = [each.group for each in scores if (each.metric, each.level) == ("accuracy", "family")]
     assert groups[:5] == ["real", "ddpm", "stylegan3", "mean", "pooled"]
 
@@ -231,14 +231,14 @@ def third_party(monkeypatch: pytest.MonkeyPatch, metric: Metric) -> None:
 
 def test_a_metric_of_a_third_party_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     third_party(monkeypatch, Metric(lambda view: len(view.true) / 10, ("detection", "attribution"), True))
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     assert pick(scores, "theirs", "pooled").value == 0.5
     assert pick(scores, "theirs", "ddpm", level="family").value == 0.2
 
 
 def test_a_metric_that_is_pooled_only_has_neither_groups_nor_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     third_party(monkeypatch, Metric(lambda view: 1.0, ("detection",), True, pooled_only=("detection",)))
-    scores = score(predictions(TWO_CLASSES))
+    scores = scores_of(TWO_CLASSES)
     assert {each.group for each in scores if each.metric == "theirs" and each.subset == "seen"} == {"pooled"}
     balanced = [each for each in scores if (each.metric, each.subset) == ("balanced_accuracy", "seen")]
     assert {each.group for each in balanced} == {"pooled"}
@@ -246,7 +246,7 @@ def test_a_metric_that_is_pooled_only_has_neither_groups_nor_a_mean(monkeypatch:
 
 def test_a_metric_that_gives_nan_has_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     third_party(monkeypatch, Metric(lambda view: float("nan"), ("detection",), True))
-    found = pick(score(predictions(TWO_CLASSES)), "theirs", "ddpm")
+    found = pick(scores_of(TWO_CLASSES), "theirs", "ddpm")
     assert (found.value, found.reason) == (None, "the metric gave nan")
 
 

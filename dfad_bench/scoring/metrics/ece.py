@@ -22,6 +22,4 @@ def ece(view: DetectionView | AttributionView) -> Value:
     return divided(np.abs(confidence - so).sum(axis=-1), faces.sum(axis=-1))
 
 
-METRIC = Metric(
-    ece, tasks=("detection", "attribution"), higher_is_better=False, resamples=True, needs_probability=True
-)
+METRIC = Metric(ece, tasks=("detection", "attribution"), higher_is_better=False, resamples=True, needs_probability=True)

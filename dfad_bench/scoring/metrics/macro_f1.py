@@ -22,6 +22,4 @@ def macro_f1(view: AttributionView) -> Value:
     return divided(f1.sum(axis=-1), (true > 0).sum(axis=-1))
 
 
-METRIC = Metric(
-    macro_f1, tasks=("attribution",), higher_is_better=True, resamples=True, pooled_only=("attribution",)
-)
+METRIC = Metric(macro_f1, tasks=("attribution",), higher_is_better=True, resamples=True, pooled_only=("attribution",))

@@ -29,6 +29,4 @@ def top_3_accuracy(view: AttributionView) -> Value:
     return divided(view.total(beaten_by < K), view.total())
 
 
-METRIC = Metric(
-    top_3_accuracy, tasks=("attribution",), higher_is_better=True, resamples=True, levels=("generator",)
-)
+METRIC = Metric(top_3_accuracy, tasks=("attribution",), higher_is_better=True, resamples=True, levels=("generator",))
