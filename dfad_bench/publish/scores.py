@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dfad_bench.publish.tables import NONE, Lookup, Notes, Table, cell, clusters_cell, level_name, warned
@@ -10,20 +10,22 @@ from dfad_bench.records.results import EVERY_SUBSET, MEAN, POOLED, Result, Score
 
 _UNITS: tuple[Unit, Unit] = ("frame", "video")
 _OTHER_SIDE = "real faces are the other side of every row"
-_DETECTION = {
-    "AP": "average_precision",
-    "AUC to FPR 10 %": "partial_auc",
-    "EER": "eer",
-    "TPR at FPR 1 %": "tpr_at_fpr_1pct",
-    "TPR at FPR 0.1 %": "tpr_at_fpr_01pct",
-    "ACC@0.5": "accuracy@0.5",
-    "ACC@val": "accuracy@val",
-    "ACC@oracle": "accuracy@oracle",
-    "balanced ACC@0.5": "balanced_accuracy@0.5",
-    "balanced ACC@val": "balanced_accuracy@val",
-    "balanced ACC@oracle": "balanced_accuracy@oracle",
-    "Brier": "brier",
-    "ECE": "ece",
+_RANKING = {
+    "AP %": "average_precision",
+    "AUC to FPR 0.1, %": "partial_auc",
+    "EER %": "eer",
+    "TPR at FPR 0.01, %": "tpr_at_fpr_1pct",
+    "TPR at FPR 0.001, %": "tpr_at_fpr_01pct",
+}
+_DECISIONS = {
+    "ACC@0.5 %": "accuracy@0.5",
+    "ACC@val %": "accuracy@val",
+    "ACC@oracle %": "accuracy@oracle",
+    "balanced ACC@0.5 %": "balanced_accuracy@0.5",
+    "balanced ACC@val %": "balanced_accuracy@val",
+    "balanced ACC@oracle %": "balanced_accuracy@oracle",
+    "Brier %": "brier",
+    "ECE %": "ece",
 }
 _POOLED_ATTRIBUTION = {
     "ACC": "accuracy",
@@ -72,7 +74,10 @@ def report_tables(
     """Return every score, in tables: the headline ones first. The numbers of videos are left out where they are the same."""
     lookup = Lookup(scores)
     units: tuple[Unit, ...] = _UNITS if lookup.has_videos else ("frame",)
-    tables = [_detection_in_full(f"{title}: detection by {unit}", lookup, unit) for unit in units]
+    tables = []
+    for unit in units:
+        tables.append(_ranking(f"{title}: detection by {unit}, rankings", lookup, unit))
+        tables.append(_decisions(f"{title}: detection by {unit}, decisions and probabilities", lookup, unit))
     if lookup.levels:
         tables.append(_attribution_together(f"{title}: attribution, all faces of a subset together", lookup, units))
         tables.append(_joint(f"{title}: detection and attribution together", lookup, units))
@@ -109,21 +114,17 @@ def _detection(title: str, lookup: Lookup) -> Table:
     videos = lookup.has_videos
     columns = ["subset", "group", "AUC %", *(["AUC by video %"] if videos else []), "EER %", "ACC@0.5 %", "ACC@val %"]
     rows = []
-    for subset in lookup.subsets:
-        for group in [*lookup.groups("detection", subset), MEAN, POOLED]:
-            auc = lookup.score("detection", "auc", "authenticity", subset, group)
-            if auc is None:
-                continue
-            cells = [cell(auc, notes, _OTHER_SIDE, True)]
-            if videos:
-                by_video = lookup.score("detection", "auc", "authenticity", subset, group, "video")
-                cells.append(cell(by_video, notes, _OTHER_SIDE, True))
-            others = [
-                lookup.score("detection", metric, "authenticity", subset, group)
-                for metric in ("eer", "accuracy@0.5", "accuracy@val")
-            ]
-            cells += [cell(score, notes, _OTHER_SIDE) for score in others]
-            rows.append((subset, group, *cells, _counted(auc), clusters_cell(auc, notes)))
+    for subset, group in _detection_rows(lookup):
+        auc = lookup.score("detection", "auc", "authenticity", subset, group)
+        if auc is None:
+            continue
+        cells = [cell(auc, notes, _OTHER_SIDE, True)]
+        if videos:
+            by_video = lookup.score("detection", "auc", "authenticity", subset, group, "video")
+            cells.append(cell(by_video, notes, _OTHER_SIDE, True))
+        others = {"EER": "eer", "0.5": "accuracy@0.5", "val": "accuracy@val"}
+        cells += _detection_cells(lookup, notes, others, "frame", subset, group)
+        rows.append((subset, group, *cells, _counted(auc), clusters_cell(auc, notes)))
     meaning = [
         "The row's fakes against real test faces. ACC@0.5, ACC@val: threshold 0.5, and that of the highest balanced "
         "accuracy on val.",
@@ -159,26 +160,48 @@ def _attribution(title: str, lookup: Lookup) -> Table:
 # --- everything ----------------------------------------------------------------------------------------------------
 
 
-def _detection_in_full(title: str, lookup: Lookup, unit: Unit) -> Table:
+def _ranking(title: str, lookup: Lookup, unit: Unit) -> Table:
     notes = Notes()
     rows = []
-    for subset in lookup.subsets:
-        for group in [*lookup.groups("detection", subset), MEAN, POOLED]:
-            found = {
-                name: lookup.score("detection", metric, "authenticity", subset, group, unit)
-                for name, metric in _DETECTION.items()
-            }
-            auc = lookup.score("detection", "auc", "authenticity", subset, group, unit)
-            delong = auc.delong if auc is not None else None
-            shown = NONE if delong is None else f"[{100 * delong[0]:.1f}, {100 * delong[1]:.1f}]"
-            rows.append((subset, group, shown, *(cell(score, notes, "not scored") for score in found.values())))
-    columns = ("subset", "group", "AUC, DeLong", *_DETECTION)
+    for subset, group in _detection_rows(lookup):
+        auc = lookup.score("detection", "auc", "authenticity", subset, group, unit)
+        delong = None if auc is None or auc.delong is None else auc.delong
+        closed = NONE if delong is None else f"[{100 * delong[0]:.1f}, {100 * delong[1]:.1f}]"
+        cells = [cell(auc, notes, _OTHER_SIDE, True), closed]
+        cells += _detection_cells(lookup, notes, _RANKING, unit, subset, group)
+        rows.append((subset, group, *cells))
     meaning = (
-        "In percent. AUC, DeLong: its 95 % interval in closed form, for the same clusters (Obuchowski 1997); it has none for "
-        "a mean.",
-        "@oracle: the best threshold for these very faces, a bound and no result. Brier, ECE, EER: lower is better.",
+        "DeLong: the interval of AUC in closed form, for the same clusters (Obuchowski 1997); a mean has none.",
+        "EER: lower is better.",
     )
+    columns = ("subset", "group", "AUC %", "DeLong %", *_RANKING)
     return Table(title, columns, tuple(rows), (*notes.lines(), *meaning))
+
+
+def _decisions(title: str, lookup: Lookup, unit: Unit) -> Table:
+    notes = Notes()
+    rows = [
+        (subset, group, *_detection_cells(lookup, notes, _DECISIONS, unit, subset, group))
+        for subset, group in _detection_rows(lookup)
+    ]
+    meaning = (
+        "@0.5, @val: threshold 0.5, and that of the highest balanced accuracy on val. @oracle: the best threshold for these "
+        "very faces, a bound and no result. Brier, ECE: lower is better.",
+    )
+    return Table(title, ("subset", "group", *_DECISIONS), tuple(rows), (*notes.lines(), *meaning))
+
+
+def _detection_rows(lookup: Lookup) -> list[tuple[str, str]]:
+    return [
+        (subset, group) for subset in lookup.subsets for group in [*lookup.groups("detection", subset), MEAN, POOLED]
+    ]
+
+
+def _detection_cells(
+    lookup: Lookup, notes: Notes, metrics: Mapping[str, str], unit: Unit, subset: str, group: str
+) -> list[str]:
+    found = [lookup.score("detection", metric, "authenticity", subset, group, unit) for metric in metrics.values()]
+    return [cell(score, notes, _OTHER_SIDE) for score in found]
 
 
 def _attribution_together(title: str, lookup: Lookup, units: Sequence[Unit]) -> Table:

@@ -129,14 +129,14 @@ def test_building_twice_gives_the_same_bytes_whatever_the_order_of_adding(tmp_pa
     assert [path.read_bytes() for path in first] == before
 
 
-def test_the_json_holds_every_score_with_its_run(tmp_path: Path) -> None:
+def test_the_json_holds_every_mean_and_pooled_score_with_its_run(tmp_path: Path) -> None:
     results = filled(tmp_path, a_result("a"), a_result("b", ineligible=["dirty"]))
     built = json.loads(build(results, tmp_path)[1].read_text(encoding="utf-8"))
-    assert built["schema_version"] == 1
+    assert built["schema_version"] == 2
     assert [(run["model"], run["ineligible"]) for run in built["runs"]] == [("a", []), ("b", ["dirty"])]
-    stored = read_result(results / "demo" / "a.json").scores
+    stored = [s for s in read_result(results / "demo" / "a.json").scores if s.group in ("mean", "pooled")]
     coordinates = {"protocol": "demo", "protocol_version": 1, "protocol_fingerprint": "sha256:a", "model": "a"}
-    assert built["scores"][: len(stored)] == [coordinates | each.model_dump() for each in stored]
+    assert built["scores"][: len(stored)] == [coordinates | each.model_dump(exclude_none=True) for each in stored]
 
 
 def test_the_page_holds_each_table_and_its_warning(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A table shows what is there, says why something is not, and stays a table whatever a model is called."""
+"""A cell shows what is there, says why something is not, and a table stays a table whatever a model is called."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfad_bench.publish.tables import Table, leaderboard_table, markdown, result_table, scores_table
+from dfad_bench.publish.ranking import leaderboard_table
+from dfad_bench.publish.scores import headline_tables, report_tables, result_tables
+from dfad_bench.publish.tables import Lookup, Notes, Table, cell, clusters_cell, markdown
 from dfad_bench.records.results import Score
-from tests.publish.builders import FACES, a_protocol, a_result
-from tests.scoring.builders import predictions
+from tests.publish.builders import SCORING, a_protocol, a_result
 
 HOSTILE = "a|b<script>alert(1)</script>`c`\n| --- |\\|[x](javascript:1)<!-- leaderboard:end -->"
-
-
-def row_of(table: Table, *first: str) -> dict[str, str]:
-    found = [row for row in table.rows if row[: len(first)] == first]
-    assert len(found) == 1
-    return dict(zip(table.columns, found[0], strict=True))
-
-
-def note_of(table: Table, cell: str) -> str:
-    """Return the reason that a cell's number points at."""
-    number = re.fullmatch(r".* (\(\d+\))", cell)
-    assert number is not None
-    found = [note for note in table.notes if note.startswith(number[1])]
-    assert len(found) == 1
-    return found[0]
 
 
 def cells_per_line(text: str) -> list[int]:
@@ -37,142 +23,64 @@ def cells_per_line(text: str) -> list[int]:
     return [len(re.split(r"(?<!\\)\|", row)) - 2 for row in rows]
 
 
-def a_score(value: float | None, group: str = "mean", subset: str = "unseen", reason: str | None = None) -> Score:
-    return Score(
-        task="attribution",
-        metric="accuracy",
-        level="family",
-        subset=subset,
-        group=group,
-        value=value,
-        n=2,
-        reason=reason,
+def a_score(**fields: object) -> Score:
+    return Score.model_validate(
+        {
+            "task": "detection",
+            "metric": "auc",
+            "level": "authenticity",
+            "subset": "seen",
+            "group": "mean",
+            "value": 0.9,
+            "n": 3,
+            **fields,
+        }
     )
 
 
-# --- one run -------------------------------------------------------------------------------------------------------
+# --- cells ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_has_a_row_per_group_and_then_its_mean() -> None:
-    table = result_table(a_result())
-    assert [row[:2] for row in table.rows] == [
-        *(("seen", group) for group in ("real", "ddpm", "stylegan3", "mean")),
-        *(("unseen", group) for group in ("real", "flux", "sd15", "mean")),
-    ]
+def test_a_value_is_a_percentage_with_one_decimal_and_its_interval_where_asked_for() -> None:
+    score = a_score(value=0.12345, low=0.1, high=0.2)
+    assert cell(score, Notes(), "absent") == "12.3"
+    assert cell(score, Notes(), "absent", True) == "12.3 [10.0, 20.0]"
 
 
-def test_values_are_percentages_with_one_decimal() -> None:
-    table = result_table(a_result())
-    found = row_of(table, "seen", "stylegan3")
-    assert (found["ACC forgery type %"], found["ACC family %"], found["AUC %"], found["ACC@0.5 %"], found["faces"]) == (
-        *("0.0", "100.0", "100.0", "66.7", "1"),
-    )
-    assert row_of(table, "unseen", "mean")["faces"] == "4"
+def test_a_value_without_the_interval_that_was_asked_for_says_why() -> None:
+    notes = Notes()
+    assert cell(a_score(no_interval="one cluster"), notes, "absent", True) == "90.0 (1)"
+    assert notes.lines() == ["(1) no interval: one cluster."]
 
 
-def test_a_level_that_training_has_no_class_for_is_a_dash_that_says_so() -> None:
-    table = result_table(a_result())
-    cell = row_of(table, "unseen", "sd15")["ACC generator %"]
-    assert cell.startswith("–")
-    assert note_of(table, cell).endswith("training has no such class at this level.")
+def test_what_is_undefined_or_absent_is_a_dash_with_its_reason_and_reasons_are_told_once() -> None:
+    notes = Notes()
+    assert cell(None, notes, "absent") == "– (1)"
+    assert cell(a_score(value=None, reason="no fake face"), notes, "absent") == "– (2)"
+    assert cell(None, notes, "absent") == "– (1)"
+    assert notes.lines() == ["(1) absent.", "(2) no fake face."]
 
 
-def test_a_value_that_leaves_faces_out_says_how_many() -> None:
-    table = result_table(a_result())
-    cell = row_of(table, "unseen", "mean")["ACC family %"]
-    assert cell.startswith("75.0 (")
-    assert "leaves out 1 face " in note_of(table, cell)
+def test_few_clusters_are_flagged_and_only_where_there_is_an_interval() -> None:
+    notes = Notes()
+    assert clusters_cell(a_score(clusters=19, low=0.1, high=0.9), notes) == "19 (1)"
+    assert notes.lines() == ["(1) fewer than 20 clusters: the interval is too narrow."]
+    assert clusters_cell(a_score(clusters=20, low=0.1, high=0.9), notes) == "20"
+    assert clusters_cell(a_score(clusters=3), notes) == "3"
+    assert clusters_cell(None, notes) == "–"
 
 
-def test_a_pure_detector_has_no_attribution_columns() -> None:
-    table = result_table(a_result(scored=predictions(FACES, detector=True)))
-    assert table.columns == ("subset", "group", "AUC %", "ACC@0.5 %", "faces with reals")
-    assert row_of(table, "seen", "ddpm")["faces with reals"] == "3"
-
-
-def test_the_notes_tell_what_is_missing_why_it_is_not_eligible_and_the_protocols_warning() -> None:
-    table = result_table(
-        a_result(
-            skipped={"unreadable": 2, "absent": 1},
-            ineligible=["limited to 5 faces"],
-            protocol=a_protocol(warning="reals and fakes differ in format"),
-        )
-    )
-    assert "7 of 10 faces were evaluated; left out: 1 absent, 2 unreadable." in table.notes
-    assert "Not eligible for the leaderboard: limited to 5 faces." in table.notes
-    assert "Warning: reals and fakes differ in format" in table.notes
-
-
-def test_a_whole_run_has_no_such_notes() -> None:
-    told = " ".join(result_table(a_result()).notes)
-    assert "evaluated" not in told
-    assert "eligible" not in told
-    assert "Warning" not in told
-
-
-def test_scores_make_a_table_without_a_result() -> None:
-    assert scores_table("a title", a_result().scores).rows == result_table(a_result()).rows
-
-
-def test_every_row_has_as_many_cells_as_there_are_columns_even_without_scores() -> None:
-    for table in (result_table(a_result()), scores_table("none", []), leaderboard_table(a_protocol(), [])):
-        assert {len(row) for row in table.rows} <= {len(table.columns)}
-
-
-# --- the leaderboard -----------------------------------------------------------------------------------------------
-
-
-def test_models_are_ranked_by_unseen_family_accuracy() -> None:
-    results = [a_result(name, scored=[a_score(value)]) for name, value in (("a", 0.2), ("b", 0.9), ("c", 0.5))]
-    table = leaderboard_table(a_protocol(), results)
-    assert [row[:2] for row in table.rows] == [("1", "b"), ("2", "c"), ("3", "a")]
-    assert any(note.startswith("Ranked by unseen ACC family, then by unseen AUC.") for note in table.notes)
-
-
-def test_equal_models_share_a_rank_and_stand_in_alphabetical_order() -> None:
-    results = [a_result(name, scored=[a_score(value)]) for name, value in (("z", 0.5), ("y", 0.5), ("x", 0.1))]
-    assert [row[:2] for row in leaderboard_table(a_protocol(), results).rows] == [("1", "y"), ("1", "z"), ("3", "x")]
-
-
-def test_a_value_that_is_undefined_ranks_last_with_its_reason() -> None:
-    results = [a_result("a", scored=[a_score(None, reason="no real face")]), a_result("b", scored=[a_score(0.0)])]
-    table = leaderboard_table(a_protocol(), results)
-    assert [row[1] for row in table.rows] == ["b", "a"]
-    assert note_of(table, row_of(table, "2", "a")["unseen ACC family %"]).endswith("no real face.")
-
-
-def test_without_an_unseen_subset_the_last_one_ranks() -> None:
-    scored = [[a_score(1 - rank, subset="first"), a_score(rank, subset="second")] for rank in (0.1, 0.9)]
-    table = leaderboard_table(a_protocol(), [a_result("a", scored=scored[0]), a_result("b", scored=scored[1])])
-    assert [row[1] for row in table.rows] == ["b", "a"]
-
-
-def test_a_pure_detector_is_ranked_below_by_its_auc() -> None:
-    results = [a_result("detector", scored=predictions(FACES, detector=True)), a_result("attributor")]
-    table = leaderboard_table(a_protocol(), results)
-    assert [row[1] for row in table.rows] == ["attributor", "detector"]
-    assert note_of(table, row_of(table, "2", "detector")["unseen ACC family %"]).endswith("no class logits.")
-
-
-def test_an_ineligible_result_stands_last_without_a_rank_and_with_its_reason() -> None:
-    table = leaderboard_table(a_protocol(), [a_result("good"), a_result("bad", ineligible=["limited", "dirty"])])
-    assert [row[:2] for row in table.rows] == [("1", "good"), ("–", "bad")]
-    assert "Not ranked: bad: limited; dirty." in table.notes
-
-
-def test_a_reported_result_is_marked_as_such() -> None:
-    table = leaderboard_table(a_protocol(), [a_result("theirs", origin="reported")])
-    assert note_of(table, table.rows[0][1]).endswith("reported by its authors, not measured.")
-
-
-def test_the_leaderboard_carries_the_protocols_warning() -> None:
-    assert "Warning: beware" in leaderboard_table(a_protocol(warning="beware"), [a_result()]).notes
+def test_videos_are_told_apart_from_frames_only_where_pooling_changes_a_number() -> None:
+    frame, same = a_score(), a_score(unit="video")
+    assert not Lookup([frame, same]).has_videos
+    assert Lookup([frame, a_score(unit="video", value=0.8)]).has_videos
+    assert Lookup([frame, a_score(unit="video", n=2)]).has_videos
 
 
 # --- Markdown ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", [result_table(a_result()), leaderboard_table(a_protocol(), [a_result()])])
+@pytest.mark.parametrize("table", [*result_tables(a_result()), leaderboard_table(a_protocol(), [a_result()])])
 def test_markdown_has_the_same_number_of_cells_in_every_row(table: Table) -> None:
     counts = cells_per_line(markdown(table))
     assert len(counts) == len(table.rows) + 2
@@ -199,4 +107,18 @@ def test_no_name_breaks_a_table(name: str) -> None:
 
 
 def test_a_table_without_notes_ends_with_its_last_row() -> None:
-    assert markdown(replace(result_table(a_result()), notes=())).endswith("| 4 |\n")
+    table = Table("title", ("a", "b"), (("1", "4"),), ("a note",))
+    assert markdown(replace(table, notes=())).endswith("| 1 | 4 |\n")
+
+
+def test_every_row_has_as_many_cells_as_there_are_columns_even_without_scores() -> None:
+    whole = a_result(resamples=20)
+    tables = [
+        *result_tables(whole),
+        *report_tables("all", whole.scores, whole.scoring),
+        *headline_tables("none", [], SCORING),
+        *report_tables("none", [], SCORING),
+        leaderboard_table(a_protocol(), []),
+    ]
+    for table in tables:
+        assert {len(row) for row in table.rows} <= {len(table.columns)}

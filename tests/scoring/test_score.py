@@ -64,7 +64,7 @@ def test_reals_of_all_test_subsets_are_used_and_those_of_val_are_not() -> None:
     scores = scores_of(faces)
     assert pick(scores, "auc", "ddpm").value == 1
     assert pick(scores, "auc", "ddpm").n == 2
-    assert {each.subset for each in scores} == {"seen", "unseen"}
+    assert {each.subset for each in scores if each.task == "detection"} == {"seen", "unseen"}
 
 
 def test_a_real_that_stands_in_two_subsets_counts_once() -> None:
@@ -100,7 +100,8 @@ def test_a_generator_without_reals_of_its_domain_has_no_value_and_undoes_the_mea
 
 def test_a_subset_without_fakes_has_no_value() -> None:
     scores = scores_of([Face(REAL)])
-    assert {each.reason for each in scores if each.task == "detection"} == {"no fake face"}
+    reasons = {each.reason for each in scores if each.task == "detection" and not each.metric.endswith("@val")}
+    assert reasons == {"no fake face"}
     assert pick(scores, "accuracy", "pooled", level="family").reason == "no fake face"
 
 
@@ -117,7 +118,7 @@ def test_constant_scores_give_half_an_auc_and_the_share_of_fakes_as_precision() 
 def test_scores_that_are_no_probabilities_have_no_accuracy_but_an_auc() -> None:
     scores = scores_of([replace(face, fake_score=10 * face.fake_score) for face in TWO_CLASSES])
     assert pick(scores, "accuracy@0.5", "ddpm").value is None
-    assert pick(scores, "accuracy@0.5", "ddpm").reason == "fake scores leave 0..1, so 0.5 is no threshold"
+    assert pick(scores, "accuracy@0.5", "ddpm").reason == "fake scores leave 0..1, so they are no probabilities"
     assert pick(scores, "auc", "ddpm").value == pytest.approx(3 / 4)
 
 
@@ -189,13 +190,14 @@ def test_only_the_levels_of_the_protocol_are_scored() -> None:
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(FACES, max_size=25), st.randoms(use_true_random=False))
-def test_the_order_of_rows_does_not_matter(faces: list[Face], random: Any) -> None:
+def test_the_order_of_rows_changes_no_bit_of_a_report(faces: list[Face], random: Any) -> None:
     made = predictions(faces)
     order = list(range(len(faces)))
     random.shuffle(order)
-    assert score(reordered(made, np.asarray(order, dtype=np.intp))) == score(made)
+    options = Options(resamples=20)
+    assert score(made.take(np.asarray(order, dtype=np.intp)), options) == score(made, options)
 
 
 @settings(max_examples=50, deadline=None)
