@@ -53,7 +53,8 @@ def test_a_model_is_trained_tested_scored_and_recorded(demo: Path, model: str) -
     folder = run(demo, model)
     result = read_result(folder / "result.json")
     assert result.counts.declared == result.counts.evaluated > 0
-    assert {score.subset for score in result.scores} == {"seen", "unseen"}
+    assert {score.subset for score in result.scores} == {"seen", "unseen", "all"}
+    assert any(score.low is not None for score in result.scores)
     assert result.model.selected_on == "val"
     assert all(score.value is None or 0 <= score.value <= 1 for score in result.scores)
     assert all(score.value is not None or score.reason for score in result.scores)
@@ -67,7 +68,7 @@ def test_rescoring_without_torch_gives_the_numbers_of_the_run(demo: Path) -> Non
         f"app(['score', {str(folder / 'predictions.parquet')!r}, '--format', 'json'])\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    recorded = json.loads((folder / "result.json").read_text())["scores"]
+    recorded = read_result(folder / "result.json").model_dump(mode="json", include={"scoring", "scores", "details"})
     assert json.loads(answer.stdout) == recorded
     call("check", "result", folder / "result.json")
     assert "prove nothing about real" in call("score", folder / "predictions.parquet").stdout.replace("\n", " ")

@@ -51,7 +51,13 @@ def score(
     with console.progress("scoring") as bar:
         report = compute(read, Options(resamples, cluster_by, pooling, seed), bar)
     if format is Format.json:
-        console.show_json([each.model_dump() for each in report.scores])
+        console.show_json(
+            {
+                "scoring": report.scoring.model_dump(),
+                "scores": [each.model_dump() for each in report.scores],
+                "details": report.details.model_dump(),
+            }
+        )
     else:
         title = f"{read.context.model} on {read.context.protocol}"
         for table in report_tables(title, report.scores, report.scoring, read.context.protocol_warning):
