@@ -37,6 +37,8 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/perturbations.py
 	$(BIN)/python benchmarks/readme.py
 
 $(VENV)/bin/python:

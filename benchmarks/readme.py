@@ -35,14 +35,59 @@ def lines() -> list[str]:
     for row in rows("audit"):
         ratio = f"{row['speed']:.0f} × comparing all pairs" if "speed" in row else ""
         told.append(f"| audit: {row['what']}, {row['faces']:,} faces | {row['seconds']:.1f} s | {ratio} |")
-    told += [
-        f"| score {row['faces']:,} faces, {row['ours_numbers']} numbers | {row['ours_seconds']:.1f} s "
-        f"| {row['speed_per_number']:.1f} × scikit-learn, called number by number |"
-        for row in rows("scoring")
-    ]
-    told += ["", *face_lines(), "", *gaze_lines()]
+    told += scoring_lines()
+    told += ["", *face_lines(), "", *gaze_lines(), "", *coverage_lines(), "", *perturbation_lines()]
     machine = json.loads((RESULTS / "prepare.json").read_text(encoding="utf-8"))["machine"]
     return [*told, "", f"On {machine['cores']} cores, Python {machine['python']}, {machine['platform']}."]
+
+
+def scoring_lines() -> list[str]:
+    """Return the rows of reading and scoring a predictions file, and of resampling it."""
+    told = []
+    for row in rows("scoring"):
+        if row["what"] == "report":
+            asked = f"{row['resamples']:,} resamples" if row["resamples"] else "no intervals"
+            ratio = f"{row['speed_per_number']:.0f} × a script, per number" if "speed_per_number" in row else ""
+            told.append(
+                f"| read and score {row['frames']:,} frames, {row['numbers']} numbers, {asked} "
+                f"| {row['seconds']:.1f} s, {row['peak_mib']:.0f} MiB | {ratio} |"
+            )
+        elif "clusters" in row:
+            told.append(
+                f"| {row['what']} over {row['frames']:,} frames in {row['clusters']:,} clusters | {row['seconds']:.1f} s "
+                f"| {row['speed']:.0f} × calling scikit-learn as often |"
+            )
+    return told
+
+
+def coverage_lines() -> list[str]:
+    """Return the table of how often 95 % intervals hold the truth, on simulated faces that come in clusters."""
+    told = [
+        "| 95 % intervals that hold the truth, 2,000 simulations | clusters of 20 faces | frame by frame "
+        "| DeLong, clustered | percentile bootstrap | **ours: clustered BCa** |",
+        "|---|---|---|---|---|---|",
+    ]
+    meaning = {
+        "separate": "AUC, a cluster is real or fake",
+        "mixed": "AUC, a cluster holds both",
+        "accuracy": "ACC (naive: binomial)",
+    }
+    for row in rows("coverage"):
+        if "scenario" in row:
+            cells = (row.get(name) for name in ("naive", "clustered_delong", "percentile", "bca"))
+            shown = " | ".join("–" if share is None else f"{share:.1%}" for share in cells)
+            told.append(f"| {meaning[row['scenario']]} | {row['clusters']} | {shown} |")
+    return told
+
+
+def perturbation_lines() -> list[str]:
+    """Return the table of what a perturbation costs."""
+    told = ["| perturbation, severity 3, a 256 px face | ms on one core | of decoding its PNG |", "|---|---|---|"]
+    told += [
+        f"| `{row['what'].removesuffix(':3')}` | {row['ms']:.2f} | {row['times_decoding']:.1f} × |"
+        for row in rows("perturbations")[1:]
+    ]
+    return told
 
 
 def face_lines() -> list[str]:

@@ -8,13 +8,14 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
@@ -24,6 +25,7 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device, seed_everything
+from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.predict import predict
 from dfad_bench.modelling.train import WEIGHTS, train
 from dfad_bench.modelling.weights import load_backbone, load_weights
@@ -32,6 +34,7 @@ from dfad_bench.records.protocol import Selection, load_protocol, open_manifests
 from dfad_bench.records.results import (
     Counts,
     ModelRecord,
+    PerturbationRecord,
     PredictionsRecord,
     ProtocolRecord,
     Result,
@@ -78,7 +81,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """A request with everything it names found and checked."""
 
     request: Request
@@ -91,24 +94,52 @@ class _Run:
     config: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One time that a model is shown the test faces: where that is recorded, how it is scored, what happens to the faces.
+
+    clean: None for faces as they are; for perturbed ones the predictions on faces as they are, whose val rows are copied.
+    Val is never perturbed: a threshold that is chosen on perturbed faces would make another detector of the model.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    scoring: Options
+    level: Level | None = None
+    perturbation: PerturbationRecord | None = None
+    clean: Path | None = None
+
+
 def run_model(request: Request, progress: ShowProgress) -> Outcome:
     """Run one model on one protocol and record it; what an earlier call finished is not done again.
 
     Everything that can be wrong with the request is said before work starts. Raises UsageError where the folder holds
     a run of another configuration, and whatever the stages raise.
     """
-    run = _planned(request, progress)
+    run = planned(request, progress)
+    with locked(run):
+        return run_planned(run, progress)
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keep every other process away from the folder of a run; raise UsageError where one is writing to it."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder.with_name(f".{run.folder.name}.lock"), timeout=0)
     try:
-        with FileLock(run.folder.with_name(f".{run.folder.name}.lock"), timeout=0):
-            return _run_locked(run, progress)
+        lock.acquire()
     except Timeout:
         raise UsageError(
             f"Another dfad-bench is writing to {run.folder}. Wait, or choose another --runs folder."
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _run_locked(run: _Run, progress: ShowProgress) -> Outcome:
+def run_planned(run: Run, progress: ShowProgress) -> Outcome:
+    """Do what ``run_model`` does, the request being checked and the folder locked."""
     request = run.request
     if request.overwrite:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -116,22 +147,39 @@ def _run_locked(run: _Run, progress: ShowProgress) -> Outcome:
     if earlier is not None:
         return Outcome(run.folder, earlier, finished_before=True)
     started = time.perf_counter()
-    seed_everything(request.seed, run.device)
-    module = run.spec.build(run.selection.classes)
+    module = build(run)
     if request.backbone_weights != "none":
         load_backbone(module, run.entry.name, run.spec, request.backbone_weights, request.offline)
     weights = _bring_to_weights(run, module, progress)
-    trained = time.perf_counter()
-    skipped = _predict(run, module, progress)
-    predicted = time.perf_counter()
-    result = _result(run, module, weights, skipped, progress)
-    write_result(run.folder / RESULT, result)
-    faces = run.selection.val.num_rows + run.selection.test_faces
-    _write_timing(run.folder, trained - started, predicted - trained, faces)
-    return Outcome(run.folder, result, finished_before=False)
+    trained = time.perf_counter() - started
+    asked = Evaluation(run.folder, run.config, request.scoring)
+    return evaluate(run, module, _model_record(run, module, weights), asked, progress, train_seconds=round(trained, 2))
 
 
-def _planned(request: Request, progress: ShowProgress) -> _Run:
+def evaluate(
+    run: Run, module: nn.Module, model: ModelRecord, asked: Evaluation, progress: ShowProgress, **timing: float
+) -> Outcome:
+    """Predict, score and record with a module that has its weights; the result is written last, and makes it finished.
+
+    timing: what the clock said before, in seconds by name.
+    """
+    started = time.perf_counter()
+    skipped = _predict(run, module, asked, progress)
+    predicted = time.perf_counter() - started
+    result = _result(run, model, asked, skipped, progress)
+    write_result(asked.folder / RESULT, result)
+    _write_timing(asked.folder, timing, predicted, sum(faces.num_rows for faces in _shown(run, asked).values()))
+    return Outcome(asked.folder, result, finished_before=False)
+
+
+def build(run: Run) -> nn.Module:
+    """Return the model without weights of its own, as the seed makes it."""
+    seed_everything(run.request.seed, run.device)
+    return run.spec.build(run.selection.classes)
+
+
+def planned(request: Request, progress: ShowProgress) -> Run:
+    """Return a request with everything it names found; raise UsageError or DataError for what can be wrong with it."""
     protocol = load_protocol(request.protocol)
     entry = registry.find("models", request.model)
     spec: ModelSpec = registry.get("models", request.model)
@@ -147,7 +195,7 @@ def _planned(request: Request, progress: ShowProgress) -> _Run:
         "backbone_weights": request.backbone_weights,
         "weights_sha256": None if request.weights is None else _given_weights_sha256(request.weights, folder),
     }
-    return _Run(request, entry, spec, selection, recipe, pick_device(request.device), folder, config)
+    return Run(request, entry, spec, selection, recipe, pick_device(request.device), folder, config)
 
 
 def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
@@ -165,7 +213,7 @@ def _given_weights_sha256(path: Path, folder: Path) -> str:
     return file_sha256(path)
 
 
-def _finished(run: _Run) -> Result | None:
+def _finished(run: Run) -> Result | None:
     """Return the result of an earlier call, having made sure that it is one of the same run and still whole."""
     if not (run.folder / RESULT).is_file():
         return None
@@ -179,12 +227,16 @@ def _finished(run: _Run) -> Result | None:
             f"{run.folder} holds a finished run that differs in {shorten(changed)}. "
             "Add --overwrite to replace it, or choose another --runs folder."
         )
-    predictions = run.folder / PREDICTIONS
-    whole = predictions.is_file() and file_sha256(predictions) == result.predictions.sha256
-    return result if whole else None
+    return result if is_whole(run.folder, result) else None
 
 
-def _bring_to_weights(run: _Run, module: nn.Module, progress: ShowProgress) -> Path:
+def is_whole(folder: Path, result: Result) -> bool:
+    """Return whether the predictions in a folder are those that its result was computed from."""
+    predictions = folder / PREDICTIONS
+    return predictions.is_file() and file_sha256(predictions) == result.predictions.sha256
+
+
+def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Path:
     """Load the given weights or train; return the file of the module's final weights."""
     given = run.request.weights
     if given is not None:
@@ -218,32 +270,44 @@ def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> 
         )
 
 
-def _predict(run: _Run, module: nn.Module, progress: ShowProgress) -> Counter[str]:
+def _shown(run: Run, asked: Evaluation) -> dict[str, pa.Table]:
+    """Return the faces that the model is shown, by subset."""
+    return {**({records.VAL: run.selection.val} if asked.clean is None else {}), **run.selection.test}
+
+
+def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> Counter[str]:
     """Write the predictions for val and every test subset; return the test faces left out, by reason."""
-    name, classes = run.entry.name, len(run.selection.classes)
-    subsets = {records.VAL: run.selection.val, **run.selection.test}
+    classes, subsets = len(run.selection.classes), _shown(run, asked)
     total = sum(faces.num_rows for faces in subsets.values())
     loading: dict[str, Any] = {
         "batch_size": run.recipe.batch_size,
         "device": run.device,
         "workers": run.request.workers,
+        "perturbation": asked.level,
     }
     done, skipped = 0, Counter[str]()
-    with records.PredictionsWriter(run.folder / PREDICTIONS) as writer, progress(f"predicting with {name}") as bar:
+    path, label = asked.folder / PREDICTIONS, _labelled("predicting with", run, asked)
+    with records.PredictionsWriter(path) as writer, progress(label) as bar:
+        if asked.clean is not None:
+            writer.copy(asked.clean, records.VAL)
         for subset, faces in subsets.items():
             for answer in predict(module, run.spec, faces, **loading):
                 if answer.logits is not None and answer.logits.shape[1] != classes:
-                    raise DataError(f"{name} gives {answer.logits.shape[1]} logits for {classes} classes.")
+                    raise DataError(f"{run.entry.name} gives {answer.logits.shape[1]} logits for {classes} classes.")
                 writer.write(subset, answer.faces, answer.fake_score, answer.logits, answer.embedding)
                 if subset != records.VAL:
                     skipped.update(reason for _, reason in answer.unreadable)
                 done += answer.faces.num_rows + len(answer.unreadable)
                 bar(done, total)
-        writer.finish(_context(run, skipped))
+        writer.finish(_context(run, asked, skipped))
     return skipped
 
 
-def _context(run: _Run, skipped: Counter[str]) -> records.Context:
+def _labelled(doing: str, run: Run, asked: Evaluation) -> str:
+    return f"{doing} {run.entry.name}" + (f", {asked.level}" if asked.level is not None else "")
+
+
+def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Context:
     protocol = run.selection.protocol
     return records.Context(
         schema_version=records.SCHEMA_VERSION,
@@ -258,20 +322,24 @@ def _context(run: _Run, skipped: Counter[str]) -> records.Context:
         assume=protocol.attribution.assume,
         reals=protocol.detection.reals,
         pooling=protocol.detection.pooling,
+        perturbation=asked.perturbation,
         subsets={subset: split.report_by for subset, split in protocol.test.items()},
         declared=run.selection.test_faces,
         skipped=dict(skipped),
     )
 
 
-def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str], progress: ShowProgress) -> Result:
+def _result(
+    run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[str], progress: ShowProgress
+) -> Result:
     protocol, declared = run.selection.protocol, run.selection.test_faces
-    predictions = records.read_predictions(run.folder / PREDICTIONS)
-    with progress(f"scoring {run.entry.name}") as bar:
-        report = score(predictions, run.request.scoring, bar)
+    path = asked.folder / PREDICTIONS
+    predictions = records.read_predictions(path)
+    with progress(_labelled("scoring", run, asked)) as bar:
+        report = score(predictions, asked.scoring, bar)
     return Result(
         seed=run.request.seed,
-        model=_model_record(run, module, weights),
+        model=model,
         protocol=ProtocolRecord(
             name=protocol.name,
             version=protocol.version,
@@ -281,18 +349,19 @@ def _result(run: _Run, module: nn.Module, weights: Path, skipped: Counter[str], 
         ),
         code=provenance.code(),
         environment=provenance.environment() | {"device": _device_name(run.device)},
-        config=run.config,
+        config=dict(asked.config),
         data={name: manifest.footer.recipe.model_dump() for name, manifest in run.selection.manifests.items()},
-        predictions=PredictionsRecord(sha256=file_sha256(run.folder / PREDICTIONS), rows=len(predictions)),
+        predictions=PredictionsRecord(sha256=file_sha256(path), rows=len(predictions)),
         counts=Counts(declared=declared, evaluated=declared - skipped.total(), skipped=dict(skipped)),
         scoring=report.scoring,
         scores=report.scores,
         details=report.details,
-        ineligible=_ineligible(run, skipped),
+        perturbation=asked.perturbation,
+        ineligible=_ineligible(run, asked, skipped),
     )
 
 
-def _model_record(run: _Run, module: nn.Module, weights: Path) -> ModelRecord:
+def _model_record(run: Run, module: nn.Module, weights: Path) -> ModelRecord:
     backbone = run.spec.backbone_weights.get(run.request.backbone_weights)
     return ModelRecord(
         name=run.entry.name,
@@ -308,7 +377,7 @@ def _model_record(run: _Run, module: nn.Module, weights: Path) -> ModelRecord:
     )
 
 
-def _ineligible(run: _Run, skipped: Counter[str]) -> list[str]:
+def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]:
     reasons = list(run.selection.departures)
     if provenance.code().dirty:
         reasons.append("the code has changes that are not committed")
@@ -317,6 +386,8 @@ def _ineligible(run: _Run, skipped: Counter[str]) -> list[str]:
         reasons.append(f"incomplete: {told}")
     if run.entry.is_local_file:
         reasons.append("the model is a local file, not a registered one")
+    if asked.level is not None:
+        reasons.append(f"the faces were perturbed ({asked.level})")
     return reasons
 
 
@@ -324,12 +395,12 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _write_timing(folder: Path, train_seconds: float, predict_seconds: float, faces: int) -> None:
+def _write_timing(folder: Path, earlier: Mapping[str, float], predict_seconds: float, faces: int) -> None:
     """Keep the clock's readings apart from the result, which the same run must reproduce byte by byte."""
     unit = 1024 if sys.platform != "darwin" else 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     timing = {
-        "train_seconds": round(train_seconds, 2),
+        **earlier,
         "predict_seconds": round(predict_seconds, 2),
         "faces_per_second": round(faces / predict_seconds, 1),
         "peak_memory_mib": round(peak),

@@ -64,5 +64,46 @@ def score(
             show(table)
 
 
-def compare() -> None:
-    pass
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A predictions.parquet, a run's folder or its result.json.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The same of another run.")],
+    resamples: ResamplesOption = 1000,
+    cluster_by: ClusterOption = "auto",
+    pooling: PoolingOption = None,
+    seed: SeedOption = 0,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Only this one, such as eer or accuracy@val.", show_default="headline ones"),
+    ] = None,
+    subset: Annotated[list[str] | None, typer.Option("--subset", help="Only this test subset, or all.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Also write every number to this JSON file.")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Test whether two models differ on the same faces: paired bootstrap, DeLong, McNemar, Holm over the groups."""
+    from dfad_bench.config import file_sha256
+    from dfad_bench.publish.comparison import HEADLINE, comparison_tables
+    from dfad_bench.records.comparison import find_predictions, write_comparison
+    from dfad_bench.records.predictions import read_predictions
+    from dfad_bench.records.results import PredictionsRecord
+    from dfad_bench.scoring.compare import compare as compute
+    from dfad_bench.scoring.score import Options
+
+    file_a, file_b = find_predictions(a), find_predictions(b)
+    read_a, read_b = read_predictions(file_a), read_predictions(file_b)
+    options = Options(resamples, cluster_by, pooling, seed)
+    is_only_shown = output is None and format is Format.human
+    metrics = metric or (HEADLINE if is_only_shown else None)
+    with console.progress("comparing") as bar:
+        compared = compute(read_a, read_b, options, metrics=metrics, subsets=subset, on_progress=bar)
+    comparison = compared.record(
+        PredictionsRecord(sha256=file_sha256(file_a), rows=len(read_a)),
+        PredictionsRecord(sha256=file_sha256(file_b), rows=len(read_b)),
+    )
+    if output is not None:
+        write_comparison(output, comparison)
+        console.note(f"Wrote {output}.")
+    if format is Format.json:
+        console.show_json(comparison.model_dump())
+    else:
+        for table in comparison_tables(comparison, metric):
+            show(table)

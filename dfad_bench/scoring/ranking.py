@@ -92,10 +92,10 @@ class Curve:
 
 
 def divided(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the quotient in float64, NaN where the denominator is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """Return the quotient of sums over faces in float64, NaN over no face (where the numerator is 0 too)."""
+    with np.errstate(invalid="ignore"):
         quotient: NDArray[np.float64] = np.true_divide(numerator, denominator, dtype=np.float64)
-    return np.where(np.asarray(denominator) == 0, np.nan, quotient)
+    return quotient
 
 
 def picked(values: NDArray[np.float64], index: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from dfad_bench.scoring.ranking import divided
 from dfad_bench.scoring.views import DetectionView, Metric, Value, check_two_classes
 
 MOST = 0.1
@@ -25,8 +24,8 @@ def partial_auc(view: DetectionView) -> Value:
     height = tpr[..., :-1] + share * np.diff(tpr, axis=-1) / 2
     area = np.einsum("...k,...k->...", width, height)
     lowest, highest = MOST**2 / 2, MOST
-    scaled = (1 + (area - lowest) / (highest - lowest)) / 2
-    return divided(scaled, (view.curve.reals > 0) & (view.curve.fakes > 0))
+    scaled: Value = (1 + (area - lowest) / (highest - lowest)) / 2
+    return scaled
 
 
 METRIC = Metric(partial_auc, tasks=("detection",), higher_is_better=True, resamples=True)

@@ -15,6 +15,8 @@ from dfad_bench.scoring.views import Undefined
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
 MOST_UNDEFINED = 0.05
+_ROUNDING = 16 * np.finfo(np.float64).eps
+"""How far apart, relatively, values may lie that are the same but for the order in which they were added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def bca_interval(
     levels, are the same: an interval without width claims a certainty that nobody has.
     """
     defined = defined_replicates(replicates)
-    if defined.min() == defined.max():
+    if np.ptp(defined) <= _ROUNDING * np.abs(defined).max():
         raise Undefined("every resample gives the same value")
     influence = None if jackknife is None else Influence.of(jackknife, stratum)
     tail = expanded(influence, confidence) if expand and influence else (1 - confidence) / 2
@@ -109,7 +111,7 @@ class Influence:
         mean = np.bincount(member, weights=values) / count
         influence = (mean[member] - values) * ((count - 1) / count)[member]
         # Values that are all the same may still differ from their mean by rounding.
-        influence[np.abs(influence) <= 16 * np.finfo(np.float64).eps * np.abs(values).max()] = 0.0
+        influence[np.abs(influence) <= _ROUNDING * np.abs(values).max()] = 0.0
         return cls(influence, member, count) if influence.any() else None
 
     def acceleration(self) -> float:
