@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
@@ -147,7 +146,8 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     if earlier is not None:
         return Outcome(run.folder, earlier, finished_before=True)
     started = time.perf_counter()
-    module = build(run)
+    seed_everything(request.seed, run.device)
+    module = run.spec.build(run.selection.classes)
     if request.backbone_weights != "none":
         load_backbone(module, run.entry.name, run.spec, request.backbone_weights, request.offline)
     weights = _bring_to_weights(run, module, progress)
@@ -164,18 +164,12 @@ def evaluate(
     timing: what the clock said before, in seconds by name.
     """
     started = time.perf_counter()
-    skipped = _predict(run, module, asked, progress)
+    shown, skipped = _predict(run, module, asked, progress)
     predicted = time.perf_counter() - started
     result = _result(run, model, asked, skipped, progress)
     write_result(asked.folder / RESULT, result)
-    _write_timing(asked.folder, timing, predicted, sum(faces.num_rows for faces in _shown(run, asked).values()))
+    _write_timing(asked.folder, timing, predicted, shown)
     return Outcome(asked.folder, result, finished_before=False)
-
-
-def build(run: Run) -> nn.Module:
-    """Return the model without weights of its own, as the seed makes it."""
-    seed_everything(run.request.seed, run.device)
-    return run.spec.build(run.selection.classes)
 
 
 def planned(request: Request, progress: ShowProgress) -> Run:
@@ -270,14 +264,11 @@ def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> 
         )
 
 
-def _shown(run: Run, asked: Evaluation) -> dict[str, pa.Table]:
-    """Return the faces that the model is shown, by subset."""
-    return {**({records.VAL: run.selection.val} if asked.clean is None else {}), **run.selection.test}
-
-
-def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> Counter[str]:
-    """Write the predictions for val and every test subset; return the test faces left out, by reason."""
-    classes, subsets = len(run.selection.classes), _shown(run, asked)
+def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> tuple[int, Counter[str]]:
+    """Write the predictions for val and every test subset; return the faces shown, and by reason the test faces left out."""
+    classes = len(run.selection.classes)
+    subsets = {} if asked.clean is not None else {records.VAL: run.selection.val}
+    subsets |= run.selection.test
     total = sum(faces.num_rows for faces in subsets.values())
     loading: dict[str, Any] = {
         "batch_size": run.recipe.batch_size,
@@ -300,7 +291,7 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
                 done += answer.faces.num_rows + len(answer.unreadable)
                 bar(done, total)
         writer.finish(_context(run, asked, skipped))
-    return skipped
+    return total, skipped
 
 
 def _labelled(doing: str, run: Run, asked: Evaluation) -> str:
@@ -329,9 +320,7 @@ def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Cont
     )
 
 
-def _result(
-    run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[str], progress: ShowProgress
-) -> Result:
+def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[str], progress: ShowProgress) -> Result:
     protocol, declared = run.selection.protocol, run.selection.test_faces
     path = asked.folder / PREDICTIONS
     predictions = records.read_predictions(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from dfad_bench import console
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
 from dfad_bench.errors import INCOMPLETE
+
+if TYPE_CHECKING:
+    from dfad_bench.run import Outcome
 
 
 def run(
@@ -34,11 +38,25 @@ def run(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Faces per generator and split, for a try.")
     ] = None,
+    perturb: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--perturb",
+            help="Test under a perturbation too: jpeg:3, jpeg (severities 1 to 5), all, or the path of a .py file. "
+            "Repeat it, or put commas between several.",
+            show_default="none",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run anew what is finished.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
-    """Train a model where it has no weights, predict the protocol's test faces, score, record."""
+    """Train a model where it has no weights, predict the protocol's test faces, score, record.
+
+    With --perturb, the same weights then meet the test faces perturbed, and the scores become curves.
+    """
+    from dfad_bench.publish.robustness import robustness_tables
     from dfad_bench.publish.scores import result_tables
+    from dfad_bench.robustness import Robust, run_perturbed
     from dfad_bench.run import Request, run_model
 
     changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -57,15 +75,37 @@ def run(
         limit=limit,
         overwrite=overwrite,
     )
-    outcome = run_model(request, console.progress)
+    if perturb:
+        robust = run_perturbed(request, _each(perturb), console.progress)
+    else:
+        robust = Robust(run_model(request, console.progress))
+    outcome = robust.clean
     if outcome.finished_before:
         version = outcome.result.code.commit or outcome.result.code.version
         console.note(f"This run was finished before, by code {version[:12]}; --overwrite runs it anew.")
-    if format is Format.json:
-        console.show_json(outcome.result.model_dump())
-    else:
+    _note_levels(robust.levels)
+    result = outcome.result.model_dump()
+    if format is Format.human:
         for table in result_tables(outcome.result):
             show(table)
+        for table in [] if robust.curves is None else robustness_tables(robust.curves):
+            show(table)
         console.note(f"Recorded in {outcome.folder}.")
-    if outcome.result.counts.evaluated < outcome.result.counts.declared:
+    elif robust.curves is None:
+        console.show_json(result)
+    else:
+        console.show_json({"result": result, "robustness": robust.curves.model_dump()})
+    if not robust.is_complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def _each(perturbations: Sequence[str]) -> Iterator[str]:
+    """Yield what is asked for, one by one; a file may have a comma in its name."""
+    for text in perturbations:
+        yield from [text] if Path(text).is_file() else text.split(",")
+
+
+def _note_levels(levels: Sequence[Outcome]) -> None:
+    kept = sum(level.finished_before for level in levels)
+    if kept:
+        console.note(f"{kept} of {len(levels)} perturbed levels were finished before.")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dfad_bench import console
 from dfad_bench.commands.options import FormatOption, show
 from dfad_bench.console import Format
-
-if TYPE_CHECKING:
-    pass
 
 ResamplesOption = Annotated[
     int, typer.Option("--resamples", min=0, max=100_000, help="Resamples for the intervals; 0: none.")
@@ -75,13 +73,15 @@ def compare(
         list[str] | None,
         typer.Option("--metric", help="Only this one, such as eer or accuracy@val.", show_default="headline ones"),
     ] = None,
-    subset: Annotated[list[str] | None, typer.Option("--subset", help="Only this test subset, or all.")] = None,
+    subset: Annotated[
+        list[str] | None, typer.Option("--subset", help="Only this test subset; 'all': unknown classes.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Also write every number to this JSON file.")] = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Test whether two models differ on the same faces: paired bootstrap, DeLong, McNemar, Holm over the groups."""
     from dfad_bench.config import file_sha256
-    from dfad_bench.publish.comparison import HEADLINE, comparison_tables
+    from dfad_bench.publish.comparison import HEADLINE, HEADLINE_OF_DETECTION, comparison_tables
     from dfad_bench.records.comparison import find_predictions, write_comparison
     from dfad_bench.records.predictions import read_predictions
     from dfad_bench.records.results import PredictionsRecord
@@ -91,8 +91,9 @@ def compare(
     file_a, file_b = find_predictions(a), find_predictions(b)
     read_a, read_b = read_predictions(file_a), read_predictions(file_b)
     options = Options(resamples, cluster_by, pooling, seed)
-    is_only_shown = output is None and format is Format.human
-    metrics = metric or (HEADLINE if is_only_shown else None)
+    metrics: Sequence[str] | None = metric
+    if not metric and output is None and format is Format.human:  # what is not shown need not be computed
+        metrics = HEADLINE_OF_DETECTION if read_a.logits is None or read_b.logits is None else HEADLINE
     with console.progress("comparing") as bar:
         compared = compute(read_a, read_b, options, metrics=metrics, subsets=subset, on_progress=bar)
     comparison = compared.record(

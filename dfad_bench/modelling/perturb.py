@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dfad_bench import registry
 from dfad_bench.errors import UsageError
+from dfad_bench.records.results import PerturbationRecord
 from dfad_bench.types import ModelSpec
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -80,6 +81,15 @@ class Level:
     def strength(self) -> Any:
         """What the plugin makes of the severity, in its ``unit``."""
         return self.perturbation.severities[self.severity - 1]
+
+    @property
+    def record(self) -> PerturbationRecord:
+        """The level as results keep it: a plugin that is a local file with its hash, the strength with its unit."""
+        strength = self.strength
+        if is_dataclass(strength) and not isinstance(strength, type):
+            strength = ", ".join(f"{each.name} {getattr(strength, each.name)}" for each in fields(strength))
+        told = f"{self.perturbation.unit}: {strength}"
+        return PerturbationRecord(name=self.entry.described, severity=self.severity, strength=told)
 
     def disturb(self, face: Pixels, face_id: str) -> Pixels:
         """Return a face [H, W, 3] uint8 RGB as it comes out; the same face (by id) always comes out the same."""

@@ -10,6 +10,7 @@ from dfad_bench.records.results import MEAN, POOLED
 
 HEADLINE = ("auc", "eer", "accuracy@val", "accuracy", "joint_accuracy@val")
 """The metrics that are shown where nobody asks for others."""
+HEADLINE_OF_DETECTION = HEADLINE[:3]
 _BOUND = {
     "auto": "faces that share a person or a video",
     "identity": "faces that share a person",
@@ -31,6 +32,10 @@ def comparison_tables(comparison: Comparison, metrics: Collection[str] | None = 
     elif metrics is None:
         rows = [each for each in rows if each.unit == "frame" or each.metric == "auc"]
     subsets = list(dict.fromkeys(each.subset for each in rows))
+    places = {place: index for index, place in enumerate(dict.fromkeys((each.task, each.level) for each in rows))}
+    metric = {name: index for index, name in enumerate(dict.fromkeys([*HEADLINE, *(each.metric for each in rows)]))}
+    # A metric's groups stand together, in the order in which they come.
+    rows.sort(key=lambda each: (places[each.task, each.level], metric[each.metric], each.unit))
     return [
         _table(comparison, subset, [each for each in rows if each.subset == subset], is_last=subset == subsets[-1])
         for subset in subsets
@@ -39,7 +44,7 @@ def comparison_tables(comparison: Comparison, metrics: Collection[str] | None = 
 
 def _is_wanted(row: Difference, metrics: Collection[str] | None) -> bool:
     if metrics is None:
-        return row.metric in HEADLINE and (row.metric, row.task) != ("auc", "open_set")
+        return row.metric in HEADLINE
     return row.metric in metrics or row.metric.partition("@")[0] in metrics
 
 
@@ -101,13 +106,13 @@ def _difference(row: Difference, notes: Notes) -> str:
 
 def _interval(row: Difference, notes: Notes) -> str:
     if row.low is None or row.high is None:
-        return NONE if row.no_interval is None else f"{NONE} {notes.mark(f'no interval: {row.no_interval}')}"
+        return NONE if row.no_interval is None else f"{NONE} {notes.mark(row.no_interval)}"
     return f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
 
 
 def _p(row: Difference, notes: Notes) -> str:
     if row.p is None:
-        return NONE if row.no_p is None else f"{NONE} {notes.mark(f'no p-value: {row.no_p}')}"
+        return NONE if row.no_p is None else f"{NONE} {notes.mark(row.no_p)}"
     return _probability(row.p)
 
 
@@ -136,7 +141,8 @@ def _clusters(row: Difference, notes: Notes) -> str:
         return NONE
     if not row.few_clusters or row.difference is None:
         return str(row.clusters)
-    return f"{row.clusters} {notes.mark(f'fewer than {FEW_CLUSTERS} clusters: the interval is too narrow')}"
+    few = f"fewer than {FEW_CLUSTERS} clusters: the interval is too narrow, and p by DeLong or bootstrap too small"
+    return f"{row.clusters} {notes.mark(few)}"
 
 
 # --- notes ---------------------------------------------------------------------------------------------------------

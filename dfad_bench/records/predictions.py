@@ -175,7 +175,19 @@ class PredictionsWriter:
         for name, rows in (("logits", logits), ("embedding", embedding)):
             kind = COLUMNS.field(name).type
             columns.append(pa.nulls(faces.num_rows, kind) if rows is None else pa.array(list(rows), kind))
-        self._pending.append(pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
+        self._append(pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
+
+    def copy(self, path: Path, subset: str) -> None:
+        """Append the rows of one subset of a finished predictions file, as and in which order they are stored there."""
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, use_threads=False)
+                chosen = rows.filter(pc.equal(rows["subset"], subset)).combine_chunks()
+                for batch in chosen.to_batches():
+                    self._append(pa.RecordBatch.from_arrays(batch.columns, schema=COLUMNS))
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
         if sum(batch.num_rows for batch in self._pending) >= self._rows_per_group:
             self._flush(self._rows_per_group)
 

@@ -39,6 +39,7 @@ from dfad_bench.scoring.views import AttributionView, DetectionView, RatioView, 
 
 NO_RESAMPLES = "no resamples were asked for"
 ALIKE = "the two models answer alike"
+ALIKE_EVERYWHERE = "the two models are alike in every resample"
 SAME_EVERYWHERE = "every resample gives the same difference"
 _LAST_BITS = 1e-12
 """Two values that are the same fraction may differ by rounding, having been added up in another order."""
@@ -115,7 +116,7 @@ def compare(
     paired = Paired.of(a, b)
     askings = [Asking.of(side, options) for side in (paired.a, paired.b)]
     chosen = [list(_chosen(asking.asked, metrics, subsets)) for asking in askings]
-    _check_found(askings[0].asked, metrics, subsets)
+    _check_found(askings[0].asked, chosen[0], metrics, subsets)
     resampler = askings[0].resampler
     # One after the other: the views of all questions to one model are what takes memory.
     answers = [answer(asked, resampler, _half(on_progress, part)) for part, asked in enumerate(chosen)]
@@ -155,16 +156,26 @@ def _names(metric: str) -> set[str]:
     return {metric, metric.partition("@")[0]}
 
 
-def _check_found(asked: Sequence[Asked], metrics: Collection[str] | None, subsets: Collection[str] | None) -> None:
-    known = {
-        "metric": sorted({name for each in asked for name in each.metrics}),
-        "subset": list(dict.fromkeys(each.subset for each in asked)),
-    }
-    for kind, wanted in (("metric", metrics), ("subset", subsets)):
-        accepted = {name for each in known[kind] for name in (_names(each) if kind == "metric" else {each})}
-        for name in wanted or ():
-            if name not in accepted:
-                raise UsageError(f"There is no {kind} {name!r} to compare. Choose from {', '.join(known[kind])}.")
+def _check_found(
+    asked: Sequence[Asked],
+    chosen: Sequence[Asked],
+    metrics: Collection[str] | None,
+    subsets: Collection[str] | None,
+) -> None:
+    """Raise UsageError for a name that is none, and where nothing is left to compare."""
+    known_metrics = sorted({name for each in asked for name in each.metrics})
+    known_subsets = list(dict.fromkeys(each.subset for each in asked))
+    for name in metrics or ():
+        if not any(name in _names(each) for each in known_metrics):
+            raise UsageError(f"There is no metric {name!r} to compare. Choose from {', '.join(known_metrics)}.")
+    for name in subsets or ():
+        if name not in known_subsets:
+            raise UsageError(f"There is no subset {name!r} to compare. Choose from {', '.join(known_subsets)}.")
+    if not chosen:
+        raise UsageError(
+            f"None of the metrics {', '.join(metrics or known_metrics)} belongs to {', '.join(subsets or known_subsets)}. "
+            "Choose others with --metric."
+        )
 
 
 # --- both models' answers to a question ----------------------------------------------------------------------------
@@ -310,7 +321,7 @@ def _resampled(
         defined = defined_replicates(draws)
         if defined.min() == defined.max():
             # A p-value of 2 / (R + 1) from resamples that cannot differ would be a certainty that nobody has.
-            raise Undefined(SAME_EVERYWHERE if difference or defined[0] else ALIKE)
+            raise Undefined(SAME_EVERYWHERE if difference or defined[0] else ALIKE_EVERYWHERE)
         p = paired_bootstrap_p(draws)
     except Undefined as undefined:
         return {"no_interval": str(undefined), "bootstrap": BootstrapTest(reason=str(undefined))}

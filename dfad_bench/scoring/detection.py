@@ -131,8 +131,7 @@ def _at_best(metric: Metric, view: DetectionView) -> Value:
     values = metric.of_counts(
         curve.true_positives, curve.false_positives, curve.fakes[..., None], curve.reals[..., None]
     )
-    best: Value = values.max(axis=-1) if metric.higher_is_better else values.min(axis=-1)
-    return best
+    return curve.defined(values.max(axis=-1) if metric.higher_is_better else values.min(axis=-1))
 
 
 def questions(

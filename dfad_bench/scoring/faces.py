@@ -24,7 +24,7 @@ CLUSTER_BY = ("auto", "identity", "video", "face")
 class Faces:
     """N frames, or N videos, with what a model said of them.
 
-    key [N]: the same number for the same face or video in several subsets; cluster [N]: which of them stand or fall
+    key [N]: the same number for the same face, or video of a generator, in several subsets; cluster [N]: which of them stand or fall
     together; probabilities [N, C] over the leaf classes, energy [N] = −log Σ exp(logits): both None for a pure detector.
     """
 
@@ -107,26 +107,31 @@ def videos(faces: Faces, video: Categorical, pooling: str) -> Faces:
     """Return one row per video: what a model said of its frames, pooled; a face that is in no video is its own.
 
     Frames belong together where subset, generator and video are the same. pooling: ``mean``; ``median`` (probabilities
-    are then scaled to sum to 1); ``top<k>``, the mean over the k frames that look most fake, ties by id. Raises UsageError
-    for another word.
+    are then scaled to sum to 1; where the median of each is 0, their mean is taken); ``top<k>``, the mean over the k
+    frames that look most fake, ties by id. Raises UsageError for another word.
     """
     if not re.fullmatch("mean|median|top[1-9][0-9]*", pooling):
         raise UsageError(f"Frames cannot be pooled by {pooling!r}. Choose mean, median or top<k>, such as top5.")
     clip = np.where(video.code < 0, faces.key + len(video.values), video.code).astype(np.int64)
-    wide = len(faces.subset.values) * len(faces.generator.values)
-    own = faces.subset.code.astype(np.int64) * len(faces.generator.values) + faces.generator.code
-    _, first, unit = np.unique(clip * max(wide, 1) + own, return_index=True, return_inverse=True)
-    pooled = _Pooling(unit.astype(np.intp), len(first), pooling, faces.fake_score)
+    key = clip * max(len(faces.generator.values), 1) + faces.generator.code  # one video may show real and fake faces
+    own = key * max(len(faces.subset.values), 1) + faces.subset.code
+    _, first, unit = np.unique(own, return_index=True, return_inverse=True)
+    unit = unit.astype(np.intp)
+    pooled = _Pooling(unit, len(first), pooling, faces.fake_score)
     probabilities = None
     if faces.probabilities is not None:
         probabilities = np.stack([pooled(column) for column in faces.probabilities.T], axis=1)
         if pooling == "median":
+            nowhere = probabilities.sum(axis=1) == 0
+            if nowhere.any():
+                mean = _Pooling(unit, len(first), "mean", faces.fake_score)
+                probabilities[nowhere] = np.stack([mean(column) for column in faces.probabilities.T], axis=1)[nowhere]
             probabilities /= probabilities.sum(axis=1, keepdims=True)
     labels = ("subset", "generator", "family", "forgery_type", "domain")
     return replace(
         faces,
         unit="video",
-        key=clip[first].astype(np.intp),
+        key=key[first].astype(np.intp),
         cluster=faces.cluster[first],
         fake_score=pooled(faces.fake_score),
         probabilities=probabilities,

@@ -88,7 +88,11 @@ class Curve:
         Between two points of the curve no threshold exists, so no rate between them can be had.
         """
         last = (self.fpr <= fpr).sum(axis=-1, keepdims=True) - 1
-        return picked(self.tpr, last)
+        return self.defined(picked(self.tpr, last))
+
+    def defined(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values [...], NaN in a resample that has no real or no fake."""
+        return np.where((self.reals > 0) & (self.fakes > 0), values, np.nan)
 
 
 def divided(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> NDArray[np.float64]:

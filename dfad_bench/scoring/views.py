@@ -247,6 +247,10 @@ class AttributionView(View):
                 self._against_rest[value] = asked
         return replace(asked, cluster=self.cluster, clusters=self.clusters, multiplicity=self.multiplicity)
 
+    def clustered(self, cluster: NDArray[np.int32]) -> Self:
+        """Return the view with the cluster [N] of each face, as numbered outside."""
+        return replace(super().clustered(cluster), _against_rest={})
+
     def take(self, rows: NDArray[np.intp]) -> Self:
         """Return the given faces, some of them perhaps several times, without clusters."""
         return replace(

@@ -16,7 +16,6 @@ from sklearn import metrics as reference
 
 from dfad_bench.scoring import views as views_module
 from dfad_bench.scoring.calibration import binned
-from dfad_bench.scoring.metrics import tpr_at_fpr_1pct as tpr_module
 from dfad_bench.scoring.metrics.accuracy import accuracy
 from dfad_bench.scoring.metrics.auc import auc
 from dfad_bench.scoring.metrics.average_precision import average_precision
@@ -148,10 +147,10 @@ def test_the_brier_score_is_scikit_learns(view: DetectionView) -> None:
 
 @given(detection_views(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, 0.2, 1 / 16]))))
 def test_the_calibration_error_is_that_of_bins_filled_one_by_one(view: DetectionView) -> None:
-    exact = np.asarray([float(Fraction(c) * 15) for c in view.fake_score.tolist()])
-    near = (np.abs(exact - exact.round()) < 1e-9) & (view.fake_score > 1e-9) & (exact.round() != exact)
-    moved = np.where(near, 0.5, view.fake_score)  # an edge such as 7/15 has no binary form: either side of it is right
-    view = a_view(view.is_fake, moved)
+    fifteenths = [Fraction(score) * 15 for score in view.fake_score.tolist()]
+    # An edge such as 7/15 has no binary form, and a score beside it is told from it only by rounding.
+    near = [0 < abs(each - round(each)) < 1e-9 and each > 1e-9 for each in fifteenths]
+    view = a_view(view.is_fake, np.where(near, 0.5, view.fake_score))
     assert ece(view) == pytest.approx(naive_ece(view.fake_score, view.is_fake), abs=1e-12)
 
 
@@ -167,7 +166,9 @@ def test_a_confidence_on_the_edge_of_a_bin_is_in_the_lower_one() -> None:
 def test_a_true_positive_rate_is_the_best_that_any_threshold_has(seed: int, case: tuple[int, float]) -> None:
     reals, most = case
     rng = np.random.default_rng(seed)
-    view = a_view(np.arange(reals + 40) >= reals, rng.normal(size=reals + 40).round(1) + 2 * (np.arange(reals + 40) >= reals))
+    view = a_view(
+        np.arange(reals + 40) >= reals, rng.normal(size=reals + 40).round(1) + 2 * (np.arange(reals + 40) >= reals)
+    )
     found = dict(((fpr, metric) for metric, fpr in TPR_AT))[most](view)
     allowed = [
         at(view, t)[view.is_fake].mean() for t in thresholds(view) if at(view, t)[~view.is_fake].sum() <= reals * most
@@ -183,11 +184,15 @@ def test_a_rate_that_no_threshold_can_have_has_no_value(metric: Any, fpr: float)
         metric(a_view([False] * (fewest - 1) + [True], [0.0] * (fewest - 1) + [1.0]))
 
 
-@given(detection_views(ANY_SCORE))
+@settings(max_examples=40)
+@given(detection_views(ANY_SCORE, most=15))
 def test_the_oracles_value_is_the_best_over_all_thresholds(view: DetectionView) -> None:
-    found = recorded()
-    for name, scored in (("accuracy", reference.accuracy_score), ("balanced_accuracy", reference.balanced_accuracy_score)):
-        best = max(scored(view.true, at(view, t)) for t in thresholds(view))
+    found, ranked = recorded(), a_view(view.is_fake, dense(view.fake_score))
+    for name, scored in (
+        ("accuracy", reference.accuracy_score),
+        ("balanced_accuracy", reference.balanced_accuracy_score),
+    ):
+        best = max(scored(view.true, at(ranked, t)) for t in thresholds(ranked))
         assert found[f"{name}@oracle"].compute(view) == pytest.approx(best, abs=1e-12)
 
 
@@ -213,6 +218,7 @@ def test_swapping_the_labels_turns_auc_around(view: DetectionView) -> None:
     assert auc(a_view(~view.is_fake, view.fake_score)) == pytest.approx(1 - auc(view))
 
 
+@settings(max_examples=40)
 @given(detection_views(), st.randoms(use_true_random=False))
 def test_the_order_of_faces_does_not_matter(view: DetectionView, random: Any) -> None:
     order = list(range(len(view)))
@@ -238,8 +244,8 @@ def test_auc_and_eer_match_the_closed_form_for_gaussians(separation: float) -> N
     view = a_view(np.repeat([False, True], 20_000), np.concatenate([quantiles, quantiles + separation]))
     assert auc(view) == pytest.approx(norm.cdf(separation / np.sqrt(2)), abs=2e-4)
     assert eer(view) == pytest.approx(norm.cdf(-separation / 2), abs=2e-4)
-    assert tpr_at_fpr_1pct(view) == pytest.approx(norm.sf(norm.ppf(0.99) - separation), abs=2e-4)
-    assert tpr_at_fpr_01pct(view) == pytest.approx(norm.sf(norm.ppf(0.999) - separation), abs=2e-4)
+    assert tpr_at_fpr_1pct(view) == pytest.approx(norm.sf(norm.ppf(0.99) - separation), abs=2e-3)
+    assert tpr_at_fpr_01pct(view) == pytest.approx(norm.sf(norm.ppf(0.999) - separation), abs=2e-3)
 
 
 @pytest.mark.parametrize("fakes", [1, 2, 3])
@@ -398,9 +404,7 @@ def test_a_detection_value_in_a_resample_is_that_of_the_faces_written_out(view: 
 
 @settings(max_examples=60, deadline=None)
 @given(attribution_views(most=10), st.data())
-def test_an_attribution_value_in_a_resample_is_that_of_the_faces_written_out(
-    view: AttributionView, data: Any
-) -> None:
+def test_an_attribution_value_in_a_resample_is_that_of_the_faces_written_out(view: AttributionView, data: Any) -> None:
     cluster, multiplicity = data.draw(resamples(len(view)))
     for name, metric in built_in().items():
         if "attribution" in metric.tasks:
@@ -415,12 +419,12 @@ def test_an_open_set_value_in_a_resample_is_that_of_the_faces_written_out(view: 
     cluster, multiplicity = data.draw(resamples(len(view)))
     for name, compute in OPEN_SET.items():
         expected = [value_or_nan(compute, written_out(view, cluster, drawn)) for drawn in multiplicity]
-        assert in_resamples(compute, view, cluster, multiplicity) == pytest.approx(expected, abs=1e-12, nan_ok=True), name
+        assert in_resamples(compute, view, cluster, multiplicity) == pytest.approx(expected, abs=1e-12, nan_ok=True), (
+            name
+        )
 
 
-def test_a_rate_in_a_resample_is_that_of_the_faces_written_out_however_few_reals_were_drawn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_rate_in_a_resample_is_that_of_the_faces_written_out_however_few_reals_were_drawn() -> None:
     rng = np.random.default_rng(0)
     is_fake = np.arange(150) < 40
     view = a_view(is_fake, rng.normal(size=150).round(1) + is_fake)
@@ -431,7 +435,6 @@ def test_a_rate_in_a_resample_is_that_of_the_faces_written_out_however_few_reals
     found = in_resamples(tpr_at_fpr_1pct, view, cluster, multiplicity)
     assert np.isnan(found[1])
     # That there are a hundred reals is asked of the faces as they are, not of every resample.
-    monkeypatch.setattr(tpr_module, "check_two_classes", views_module.check_two_classes)
     for value, drawn in zip(found, multiplicity, strict=True):
         faces = written_out(view, cluster, drawn)
         assert isinstance(faces, DetectionView)

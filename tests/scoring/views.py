@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,7 @@ def an_attribution(true: Any, probabilities: Any, predicted: Any = None) -> Attr
     """Return an attribution view; what is predicted is the most probable value unless it is given."""
     table = np.asarray(probabilities, dtype=np.float64)
     answer = table.argmax(axis=1) if predicted is None else np.asarray(predicted)
-    return AttributionView(
-        np.asarray(true, dtype=np.int32), answer.astype(np.int32), table, VALUES[: table.shape[1]]
-    )
+    return AttributionView(np.asarray(true, dtype=np.int32), answer.astype(np.int32), table, VALUES[: table.shape[1]])
 
 
 def an_open_set(is_unknown: Any, doubt: Any, right: Any) -> OpenSetView:
@@ -60,7 +59,9 @@ def attribution_views(draw: st.DrawFn, values: int = 4, least: int = 1, most: in
     """Views whose probabilities are few sevenths, so that they tie."""
     faces = draw(st.integers(least, most))
     true = draw(st.lists(st.integers(0, values - 1), min_size=faces, max_size=faces))
-    shares = draw(st.lists(st.lists(st.integers(0, 3), min_size=values, max_size=values), min_size=faces, max_size=faces))
+    shares = draw(
+        st.lists(st.lists(st.integers(0, 3), min_size=values, max_size=values), min_size=faces, max_size=faces)
+    )
     raised = np.asarray(shares, dtype=np.float64) + 0.25
     return an_attribution(true, raised / raised.sum(axis=1, keepdims=True))
 
@@ -116,6 +117,7 @@ def built_in() -> dict[str, Metric]:
     return {name: registry.get("metrics", name) for name, entry in entries.items() if entry.origin == "built-in"}
 
 
+@cache
 def recorded() -> dict[str, Metric]:
     """Return the detection metrics under the names they are recorded by, the oracle's among them; val's is 0.375."""
     detector = Detector.of(frames(predictions([Face("real")])), same_domain=False)

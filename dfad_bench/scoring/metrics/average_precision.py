@@ -18,7 +18,8 @@ def average_precision(view: DetectionView) -> Value:
     curve = view.curve
     called = curve.true_positives[..., 1:] + curve.false_positives[..., 1:]
     precision = curve.true_positives[..., 1:] / np.maximum(called, 1)
-    return divided(np.einsum("...k,...k->...", np.diff(curve.true_positives, axis=-1), precision), curve.fakes)
+    sums = np.einsum("...k,...k->...", np.diff(curve.true_positives, axis=-1), precision)
+    return curve.defined(divided(sums, curve.fakes))
 
 
 METRIC = Metric(average_precision, tasks=("detection",), higher_is_better=True, resamples=True)

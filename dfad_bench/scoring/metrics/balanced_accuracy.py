@@ -12,7 +12,7 @@ from dfad_bench.scoring.views import AttributionView, Counts, DetectionView, Met
 def balanced_accuracy(view: DetectionView | AttributionView) -> Value:
     """Return the mean over true classes of the fraction answered right, in 0..1; raise Undefined below two classes.
 
-    In a resample, a class of which no face was drawn is left out.
+    In a resample, a class of which no face was drawn is left out; one of a single class has no value.
     """
     if not len(view):
         raise Undefined("no face")
@@ -25,7 +25,8 @@ def balanced_accuracy(view: DetectionView | AttributionView) -> Value:
         true = view.true.astype(np.intp)
         right, faces = view.histogram(true, 2, view.true == view.predicted), view.histogram(true, 2)
     recall = divided(right, faces)
-    return divided(np.nansum(recall, axis=-1), (faces > 0).sum(axis=-1))
+    drawn = (faces > 0).sum(axis=-1)
+    return np.where(drawn < 2, np.nan, divided(np.nansum(recall, axis=-1), drawn))
 
 
 def of_counts(true_positives: Counts, false_positives: Counts, fakes: Counts, reals: Counts) -> NDArray[np.float64]:

@@ -19,7 +19,8 @@ def macro_f1(view: AttributionView) -> Value:
     right = np.diagonal(view.confusion, axis1=-2, axis2=-1)
     true, predicted = view.confusion.sum(axis=-1), view.confusion.sum(axis=-2)
     f1 = np.where(true > 0, divided(2 * right, true + predicted), 0)
-    return divided(f1.sum(axis=-1), (true > 0).sum(axis=-1))
+    drawn = (true > 0).sum(axis=-1)
+    return np.where(drawn < 2, np.nan, divided(f1.sum(axis=-1), drawn))  # a resample may hold fewer than two
 
 
 METRIC = Metric(macro_f1, tasks=("attribution",), higher_is_better=True, resamples=True, pooled_only=("attribution",))

@@ -1,0 +1,172 @@
+"""A run under perturbations: the test faces are disturbed, level by level; the weights and the threshold stay the run's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dfad_bench.config import file_sha256
+from dfad_bench.errors import DataError, UsageError
+from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.perturb import Level, check_perturbable, parse_perturbations
+from dfad_bench.modelling.train import WEIGHTS
+from dfad_bench.modelling.weights import load_weights
+from dfad_bench.records.results import PerturbationRecord, Result, read_result
+from dfad_bench.records.robustness import LevelRecord, RobustnessRecord, write_robustness
+from dfad_bench.run import (
+    PREDICTIONS,
+    RESULT,
+    Evaluation,
+    Outcome,
+    Request,
+    Run,
+    ShowProgress,
+    evaluate,
+    is_whole,
+    locked,
+    planned,
+    run_planned,
+)
+from dfad_bench.scoring.robustness import curves, mean_curves
+from dfad_bench.scoring.score import Options
+
+PERTURBED, ROBUSTNESS = "perturbed", "robustness.json"
+_CLEAN = "clean_predictions_sha256"
+"""Where a level's configuration keeps the predictions on faces as they are, whose val rows and weights it shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Robust:
+    """A run on faces as they are, the levels that were asked for, and the curves of all its levels; None without any."""
+
+    clean: Outcome
+    levels: Sequence[Outcome] = ()
+    curves: RobustnessRecord | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every face that the protocol declares was evaluated, at every level."""
+        counts = [outcome.result.counts for outcome in (self.clean, *self.levels)]
+        return all(each.evaluated == each.declared for each in counts)
+
+
+def run_perturbed(request: Request, perturbations: Iterable[str], progress: ShowProgress) -> Robust:
+    """Run a model as ``run_model`` does, then at every level that ``parse_perturbations`` finds in the given texts.
+
+    A level has a folder in the run's, ``perturbed/<name>-<severity>``, with predictions, result and timing; nothing is
+    trained for it. Its test faces are disturbed before the model sees them. Its val rows are copied from the predictions
+    on faces as they are: the model was shown them once, and the threshold they give is the run's. A level that an earlier
+    call finished is kept; one that is broken, or of another run (other weights, faces or configuration), is done anew.
+    ``robustness.json`` is then written anew from all levels in the folder that are this run's.
+
+    Raises UsageError before any work starts for what ``parse_perturbations`` refuses and for a model that never looks at
+    pixels, and where the weights of a finished run are gone; and whatever ``run_model`` raises.
+    """
+    levels = parse_perturbations(perturbations)
+    run = planned(request, progress)
+    check_perturbable(run.entry.name, run.spec)
+    asked = {level: level.record for level in levels}  # a local file's hash is taken now, as it is imported
+    with locked(run):
+        clean = run_planned(run, progress)
+        outcomes = list(_run_levels(run, clean.result, asked, progress))
+        robustness = _robustness(run.folder, clean.result)
+        write_robustness(run.folder / ROBUSTNESS, robustness)
+    return Robust(clean, outcomes, robustness)
+
+
+def _run_levels(
+    run: Run, clean: Result, asked: dict[Level, PerturbationRecord], progress: ShowProgress
+) -> Iterator[Outcome]:
+    module: nn.Module | None = None
+    for level, record in asked.items():
+        folder = _folder(run.folder, record)
+        earlier = _finished(folder, clean)
+        if earlier is not None and earlier.perturbation == record:
+            yield Outcome(folder, earlier, finished_before=True)
+            continue
+        module = module or _with_weights(run, clean)
+        predictions = run.folder / PREDICTIONS
+        evaluation = Evaluation(folder, _config(clean), _options(clean), level, record, predictions)
+        yield evaluate(run, module, clean.model, evaluation, progress)
+
+
+def _with_weights(run: Run, clean: Result) -> nn.Module:
+    """Return the model with the very weights that the run was measured with."""
+    weights = run.request.weights or run.folder / WEIGHTS
+    if not weights.is_file() or file_sha256(weights) != clean.model.weights_sha256:
+        raise UsageError(
+            f"{weights} is not what {run.folder / RESULT} was measured with. Put those weights back, "
+            "or add --overwrite to run anew."
+        )
+    seed_everything(run.request.seed, run.device)
+    module = run.spec.build(run.selection.classes)
+    load_weights(module, weights)
+    return module
+
+
+def _folder(run_folder: Path, perturbation: PerturbationRecord) -> Path:
+    name = perturbation.name.partition(" (file sha256:")[0]
+    return run_folder / PERTURBED / f"{name}-{perturbation.severity}"
+
+
+def _config(clean: Result) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(json.dumps(clean.config))  # as it is read back: a list for every tuple
+    return config | {_CLEAN: clean.predictions.sha256}
+
+
+def _options(result: Result) -> Options:
+    scoring = result.scoring
+    return Options(scoring.resamples, scoring.cluster_by, scoring.pooling, scoring.seed)
+
+
+def _finished(folder: Path, clean: Result) -> Result | None:
+    """Return the result of a level of this run that is finished and still whole, None for anything else."""
+    if not (folder / RESULT).is_file():
+        return None
+    try:
+        result = read_result(folder / RESULT)
+    except DataError:
+        return None
+    ours = (
+        result.perturbation is not None
+        and result.seed == clean.seed
+        and result.model == clean.model
+        and result.protocol.fingerprint == clean.protocol.fingerprint
+        and result.config == _config(clean)
+        and _options(result) == _options(clean)
+    )
+    return result if ours and is_whole(folder, result) else None
+
+
+def _robustness(run_folder: Path, clean: Result) -> RobustnessRecord:
+    """Return the curves over every level in a run's folder that is finished and of this run."""
+    found: dict[str, tuple[PerturbationRecord, Result]] = {}
+    for folder in sorted((run_folder / PERTURBED).glob("*")):
+        result = _finished(folder, clean)
+        # a folder that somebody copied under another name would be a level twice
+        if (
+            result is not None
+            and result.perturbation is not None
+            and folder == _folder(run_folder, result.perturbation)
+        ):
+            found[folder.name] = (result.perturbation, result)
+    levels = {(record.name, record.severity): result.scores for record, result in found.values()}
+    each = curves(clean.scores, levels)
+    return RobustnessRecord(
+        seed=clean.seed,
+        model=clean.model.name,
+        weights_sha256=clean.model.weights_sha256,
+        protocol=clean.protocol,
+        clean_predictions_sha256=clean.predictions.sha256,
+        levels=[
+            LevelRecord(perturbation=record, folder=f"{PERTURBED}/{name}", predictions_sha256=result.predictions.sha256)
+            for name, (record, result) in found.items()
+        ],
+        curves=each,
+        means=mean_curves(each),
+    )
