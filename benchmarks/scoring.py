@@ -181,8 +181,6 @@ def main() -> None:
             }
         )
     record("scoring", rows)
-    for row in rows:
-        print(row)
 
 
 if __name__ == "__main__":

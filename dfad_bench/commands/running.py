@@ -102,7 +102,8 @@ def run(
 def _each(perturbations: Sequence[str]) -> Iterator[str]:
     """Yield what is asked for, one by one; a file may have a comma in its name."""
     for text in perturbations:
-        yield from [text] if Path(text).is_file() else text.split(",")
+        is_file = any(Path(each).is_file() for each in (text, text.rpartition(":")[0]))
+        yield from [text] if is_file else text.split(",")
 
 
 def _note_levels(levels: Sequence[Outcome]) -> None:

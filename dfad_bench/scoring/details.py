@@ -126,9 +126,10 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[list[float
 
     Points on a straight line between others say nothing; of the rest, those are kept that lie evenly along the curve.
     """
-    step = np.hypot(np.diff(x), np.diff(y))
+    moved = np.append(True, (np.diff(x) != 0) | (np.diff(y) != 0))  # where a curve rests, it may also turn
+    x, y = x[moved], y[moved]
     corner = np.ones(len(x), bool)
-    corner[1:-1] = (np.diff(x)[:-1] * np.diff(y)[1:] != np.diff(x)[1:] * np.diff(y)[:-1]) & (step[1:] + step[:-1] > 0)
+    corner[1:-1] = np.diff(x)[:-1] * np.diff(y)[1:] != np.diff(x)[1:] * np.diff(y)[:-1]
     x, y = x[corner], y[corner]
     if len(x) > _POINTS:
         along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,13 +49,18 @@ def _at_most(predictions: Predictions, rows: NDArray[np.intp]) -> NDArray[np.int
 def _scores(group: str, embedding: NDArray[np.float32], generator: NDArray[np.int32]) -> Iterator[Score]:
     # Here, since most predictions hold no embedding, and these take as long to import as 100,000 faces to score.
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     classes, true = np.unique(generator, return_inverse=True)
     reason = None if len(classes) > 1 else "one generator only" if len(classes) else "no such face"
     values: dict[str, float | None] = dict.fromkeys(("clustering_accuracy", "nmi", "ari"))
     if reason is None:
-        found = KMeans(len(classes), n_init=10, random_state=0).fit_predict(embedding.astype(np.float64))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # fewer distinct embeddings than clusters: some stay empty
+            found = KMeans(len(classes), n_init=10, random_state=0).fit_predict(embedding.astype(np.float64))
         values = {
             "clustering_accuracy": clustering_accuracy(true, found),
             "nmi": float(normalized_mutual_info_score(true, found)),

@@ -24,8 +24,9 @@ CLUSTER_BY = ("auto", "identity", "video", "face")
 class Faces:
     """N frames, or N videos, with what a model said of them.
 
-    key [N]: the same number for the same face, or video of a generator, in several subsets; cluster [N]: which of them stand or fall
-    together; probabilities [N, C] over the leaf classes, energy [N] = −log Σ exp(logits): both None for a pure detector.
+    key [N]: the same number for the same face, or video of a generator, in several subsets; cluster [N]: which of them
+    stand or fall together; probabilities [N, C] over the leaf classes, energy [N] = −log Σ exp(logits): both None for a
+    pure detector.
     """
 
     unit: Unit

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from dfad_bench.records.results import MEAN, POOLED, Level, Score, Task, Unit
 from dfad_bench.scoring.statistics.intervals import bca_interval
 from dfad_bench.scoring.statistics.resampling import Resampler
-from dfad_bench.scoring.views import DetectionView, Metric, Undefined, Value, View
+from dfad_bench.scoring.views import DetectionView, Metric, RatioView, Undefined, Value, View
 
 NO_SUCH_CLASS = "training has no such class at this level"
 ONE_CLUSTER = "its faces, or those they are set against, are one cluster: nothing shows how another would differ"
-_CELLS = 2_000_000
+_CELLS = 1_000_000
 """Faces (or clusters) times resamples that are computed at once: what bounds the memory of resampling."""
+
+_THREADS = min(4, os.cpu_count() or 1)
 
 OnProgress = Callable[[int, int | None], None]
 Replicates = NDArray[np.float64]
@@ -151,7 +158,11 @@ def _clusters(view: View) -> int | None:
     """Return how many clusters there are, on the side that has fewer where fakes stand against reals."""
     if view.cluster is None:
         return None
-    sides = (view.is_fake, ~view.is_fake) if isinstance(view, DetectionView) else (np.ones(len(view), bool),)
+    sides: tuple[NDArray[np.bool_], ...] = (np.ones(len(view), bool),)
+    if isinstance(view, DetectionView):
+        sides = view.is_fake, ~view.is_fake
+    elif isinstance(view, RatioView):
+        sides = (view.denominator,)
     return min(int(np.count_nonzero(np.bincount(view.cluster[side]))) for side in sides)
 
 
@@ -167,30 +178,34 @@ def _resample(seen: Sequence[_Seen], resampler: Resampler, on_progress: OnProgre
         if one.view is not None
     ]
     done = 0
-    for attribute, chunks in (("draws", resampler.draws(cells=_CELLS)), ("deletions", deletions)):
-        parts: defaultdict[int, list[Replicates]] = defaultdict(list)
-        for multiplicity in chunks:
-            for view, wanted in live:
-                for found, values in _values(view, wanted, multiplicity):
+    # NumPy lets go of the interpreter while it computes; threads of BLAS beside these would only wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
+        for attribute, chunks in (("draws", resampler.draws(cells=_CELLS)), ("deletions", deletions)):
+            parts: defaultdict[int, list[Replicates]] = defaultdict(list)
+            for multiplicity in chunks:
+                work = pool.map(partial(_values, multiplicity), live)
+                for found, values in itertools.chain.from_iterable(work):
                     parts[id(found)].append(values)
-            done += len(multiplicity)
-            if on_progress is not None:
-                on_progress(done, steps)
-        for _, wanted in live:
-            for found in wanted:
-                setattr(found, attribute, np.concatenate(parts[id(found)] or [np.empty(0)]))
+                done += len(multiplicity)
+                if on_progress is not None:
+                    on_progress(done, steps)
+            for _, wanted in live:
+                for found in wanted:
+                    setattr(found, attribute, np.concatenate(parts[id(found)] or [np.empty(0)]))
 
 
-def _values(
-    view: View, wanted: Sequence[Answer], multiplicity: NDArray[np.int32]
-) -> Iterator[tuple[Answer, Replicates]]:
-    """Yield each metric's values in the given resamples, as many at a time as memory allows."""
+def _values(multiplicity: NDArray[np.int32], live: tuple[View, Sequence[Answer]]) -> list[tuple[Answer, Replicates]]:
+    """Return each metric's values in the given resamples, computed for as many at a time as memory allows."""
+    view, wanted = live
+    computed = []
     at_once = max(1, _CELLS // max(len(view), 1))
     for start in range(0, len(multiplicity), at_once):
         resampled = view.resampled(multiplicity[start : start + at_once])
         for found in wanted:
-            heeds = found.metric.resamples
-            yield found, (_heeding if heeds else _one_by_one)(found.metric, resampled)
+            values = (_heeding if found.metric.resamples else _one_by_one)(found.metric, resampled)
+            # A value that is not finite is none, as it is without resampling.
+            computed.append((found, np.where(np.isfinite(values), values, np.nan)))
+    return computed
 
 
 def _heeding(metric: Metric, resampled: View) -> Replicates:

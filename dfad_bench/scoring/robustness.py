@@ -89,7 +89,7 @@ def _reason(undefined: Mapping[int, str]) -> str | None:
     """Return why there is no area, None where there is one: what is left to do before what cannot be helped."""
     left = [str(severity) for severity, reason in undefined.items() if reason == NOT_RUN]
     if left:
-        return f"severity {shorten(left)} was not run"
+        return f"not run at severity {shorten(left)}"
     return next((f"severity {severity}: {reason}" for severity, reason in undefined.items()), None)
 
 

@@ -27,12 +27,11 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 def roll_up(probabilities: NDArray[np.float64], classes: Sequence[Leaf], level: str) -> NDArray[np.float64]:
     """Return P(level value) [N, K]: class probabilities [N, C] summed over the leaves of each of ``level_values``."""
-    # Sums along each row, not a matrix product: BLAS may round a row differently when other rows stand beside it.
+    # Sums, not a matrix product: BLAS may round a row differently when other rows stand beside it.
     values = level_values(classes, level)
     if list(values) == [leaf.value(level) for leaf in classes]:
         return probabilities
-    column = np.asarray([values.index(leaf.value(level)) for leaf in classes])
-    order = np.argsort(column, kind="stable")
-    starts = np.searchsorted(column[order], np.arange(len(values)))
-    rolled: NDArray[np.float64] = np.add.reduceat(probabilities[:, order], starts, axis=1)
+    rolled = np.zeros((len(probabilities), len(values)))
+    for leaf, column in zip(classes, probabilities.T, strict=True):
+        rolled[:, values.index(leaf.value(level))] += column
     return rolled

@@ -29,6 +29,9 @@ KNOWN = {
 }
 
 
+NO_INTERVALS = Options(resamples=0)
+
+
 @dataclass(frozen=True)
 class Face:
     """One tested face. ``says`` names the leaf class it is taken for."""
@@ -82,7 +85,7 @@ def predictions(faces: Sequence[Face], *, detector: bool = False, **context: Any
     )
 
 
-def scores_of(faces: Sequence[Face], *, options: Options = Options(resamples=0), **given: Any) -> list[Score]:
+def scores_of(faces: Sequence[Face], *, options: Options = NO_INTERVALS, **given: Any) -> list[Score]:
     """Return every number of the predictions for faces, without intervals unless ``options`` ask for them."""
     return score(predictions(faces, **given), options).scores
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dfad_bench.errors import UsageError
 from dfad_bench.records.predictions import VAL, Predictions
-from dfad_bench.scoring.faces import Faces, frames, videos
+from dfad_bench.scoring.faces import frames, videos
 from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import REAL
 from tests.scoring.builders import CLASSES, Face, pick, predictions, scores_of

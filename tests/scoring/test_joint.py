@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dfad_bench.records.predictions import VAL
-from dfad_bench.scoring.score import Options
 from dfad_bench.scoring.joint import JOINT, OF_DETECTED
+from dfad_bench.scoring.score import Options
 from dfad_bench.types import REAL
 from tests.scoring.builders import Face, pick, scores_of
 

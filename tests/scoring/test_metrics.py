@@ -169,7 +169,7 @@ def test_a_true_positive_rate_is_the_best_that_any_threshold_has(seed: int, case
     view = a_view(
         np.arange(reals + 40) >= reals, rng.normal(size=reals + 40).round(1) + 2 * (np.arange(reals + 40) >= reals)
     )
-    found = dict(((fpr, metric) for metric, fpr in TPR_AT))[most](view)
+    found = {fpr: metric for metric, fpr in TPR_AT}[most](view)
     allowed = [
         at(view, t)[view.is_fake].mean() for t in thresholds(view) if at(view, t)[~view.is_fake].sum() <= reals * most
     ]

@@ -70,7 +70,7 @@ def test_a_severity_that_was_not_run_leaves_no_area_and_is_named() -> None:
     (curve,) = curves([score(1.0)], {("jpeg", 2): [score(0.8)], ("jpeg", 4): [score(0.5)]})
     assert curve.value == [1.0, None, 0.8, None, 0.5, None]
     assert curve.undefined == dict.fromkeys((1, 3, 5), "not run")
-    assert curve.area is None and curve.reason == "severity 1, 3, 5 was not run"
+    assert curve.area is None and curve.reason == "not run at severity 1, 3, 5"
 
 
 def test_an_undefined_value_leaves_no_area_and_hands_its_reason_on() -> None:
@@ -131,7 +131,7 @@ def test_the_mean_curve_is_over_complete_curves_only_and_names_them() -> None:
 def test_where_no_curve_is_complete_there_is_no_mean_and_a_reason() -> None:
     (mean,) = mean_curves(curves([score(1.0)], {("jpeg", 3): [score(0.8)]}))
     assert mean.area is None and mean.over == [] and mean.value == [None] * 6
-    assert mean.reason == "no perturbation has all severities; jpeg: severity 1, 2, 4, 5 was not run"
+    assert mean.reason == "no perturbation has all severities; jpeg: not run at severity 1, 2, 4, 5"
 
 
 @given(st.lists(st.lists(fraction, min_size=5, max_size=5), min_size=1, max_size=4), fraction)
