@@ -129,7 +129,9 @@ def leaderboard_build(
 
 @app.command()
 def check(
-    kind: Annotated[str, typer.Argument(help="model, metric, perturbation, source, protocol, manifest, predictions or result.")],
+    kind: Annotated[
+        str, typer.Argument(help="model, metric, perturbation, source, protocol, manifest, predictions or result.")
+    ],
     target: Annotated[str, typer.Argument(help="A registered name, or a path.")],
     root: Annotated[Path | None, typer.Option("--root", help="For a source: where its files lie.")] = None,
     data: DataOption = None,

@@ -29,6 +29,7 @@ from dfad_bench.modelling.predict import predict
 from dfad_bench.modelling.train import WEIGHTS, train
 from dfad_bench.modelling.weights import load_backbone, load_weights
 from dfad_bench.records import predictions as records
+from dfad_bench.records.json_files import write_text
 from dfad_bench.records.protocol import Selection, load_protocol, open_manifests, resolve
 from dfad_bench.records.results import (
     Counts,
@@ -39,7 +40,6 @@ from dfad_bench.records.results import (
     Result,
     read_result,
     write_result,
-    write_text,
 )
 from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import ModelSpec, Recipe

@@ -191,7 +191,7 @@ def audit(
 ) -> None:
     """Ask of a manifest or a dataset JSON whether it can be trusted: what is missing, what leaks, what the files give away."""
     from dfad_bench.publish.audit_page import audit_page
-    from dfad_bench.records.results import write_text
+    from dfad_bench.records.json_files import write_text
 
     with console.progress("auditing"):
         report, tables = _audited(target, data, root, path_map)

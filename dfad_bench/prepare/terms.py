@@ -12,7 +12,7 @@ from typing import Any
 from dfad_bench.config import home_dir
 from dfad_bench.errors import DataError, TermsError
 from dfad_bench.interfaces import Source
-from dfad_bench.records.results import write_text
+from dfad_bench.records.json_files import write_text
 
 SUFFIX = ".terms.md"
 

@@ -12,7 +12,8 @@ from typing import Any
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.publish.ranking import leaderboard_table
 from dfad_bench.publish.tables import Table, markdown
-from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_result, write_text
+from dfad_bench.records.json_files import write_text
+from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_result
 
 SCHEMA_VERSION = 2
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict
 
-from dfad_bench.config import Strict, file_sha256, validate
+from dfad_bench.config import Strict, file_sha256
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.records.json_files import as_json, read_record, write_text
 from dfad_bench.records.results import (
     Level,
     PerturbationRecord,
@@ -17,7 +17,6 @@ from dfad_bench.records.results import (
     Task,
     Unit,
     read_result,
-    write_text,
 )
 
 SCHEMA_VERSION = 1
@@ -179,22 +178,11 @@ def find_predictions(given: Path) -> Path:
 
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Write a comparison, replacing the file at once or not at all; a difference is a line."""
-    head = comparison.model_dump_json(indent=1, exclude={"differences"}).removesuffix("\n}")
-    listed = ",\n  ".join(each.model_dump_json(exclude_none=True) for each in comparison.differences)
-    write_text(path, f'{head},\n "differences": [\n  {listed}\n ]\n}}\n')
+    """Write a comparison, replacing the file at once or not at all."""
+    write_text(path, as_json(comparison, "differences"))
 
 
 def read_comparison(path: Path) -> Comparison:
     """Read a comparison; raise UsageError where it is missing, DataError where it does not fit the schema."""
-    if not path.is_file():
-        raise UsageError(f"There is no comparison {path}. 'dfad-bench compare A B --output {path}' writes one.")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from None
-    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
-        )
-    return validate(stored, Comparison, str(path))
+    missing = f"There is no comparison {path}. 'dfad-bench compare A B --output {path}' writes one."
+    return read_record(path, Comparison, SCHEMA_VERSION, missing)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dfad_bench.config import Strict, validate
-from dfad_bench.errors import DataError, UsageError
+from dfad_bench.config import Strict
+from dfad_bench.records.json_files import as_json, read_record, write_text
 
 SCHEMA_VERSION = 2
 
@@ -227,33 +226,9 @@ class Result(Strict):
 
 def read_result(path: Path) -> Result:
     """Read a result; raise UsageError where it is missing, DataError where it does not fit the schema."""
-    if not path.is_file():
-        raise UsageError(f"There is no result {path}. 'dfad-bench run' writes one.")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from None
-    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
-        )
-    return validate(stored, Result, str(path))
+    return read_record(path, Result, SCHEMA_VERSION, f"There is no result {path}. 'dfad-bench run' writes one.")
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write a result, replacing the file at once or not at all; a score is a line."""
-    head = result.model_dump_json(indent=1, exclude={"scores", "details"}).removesuffix("\n}")
-    listed = ",\n  ".join(score.model_dump_json(exclude_none=True) for score in result.scores)
-    details = result.details.model_dump_json()
-    write_text(path, f'{head},\n "scores": [\n  {listed}\n ],\n "details": {details}\n}}\n')
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it; where that fails, nothing is left behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a result, replacing the file at once or not at all."""
+    write_text(path, as_json(result, "details", "scores"))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from dfad_bench.config import Strict, validate
-from dfad_bench.errors import DataError, UsageError
-from dfad_bench.records.results import Level, PerturbationRecord, ProtocolRecord, Task, Unit, write_text
+from dfad_bench.config import Strict
+from dfad_bench.records.json_files import as_json, read_record, write_text
+from dfad_bench.records.results import Level, PerturbationRecord, ProtocolRecord, Task, Unit
 
 SCHEMA_VERSION = 1
 
@@ -83,29 +82,15 @@ class RobustnessRecord(Strict):
 
 def read_robustness(path: Path) -> RobustnessRecord:
     """Read a robustness record; raise UsageError where it is missing, DataError where it does not fit the schema."""
-    if not path.is_file():
-        raise UsageError(f"There is no robustness record {path}. 'dfad-bench run --perturb …' writes one.")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from None
-    if isinstance(stored, dict) and stored.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
-        )
-    return validate(stored, RobustnessRecord, str(path))
+    missing = f"There is no robustness record {path}. 'dfad-bench run --perturb …' writes one."
+    return read_record(path, RobustnessRecord, SCHEMA_VERSION, missing)
 
 
 def write_robustness(path: Path, record: RobustnessRecord) -> None:
-    """Write a robustness record, replacing the file at once or not at all; a level and a curve are a line.
+    """Write a robustness record, replacing the file at once or not at all.
 
     A file that says the same already is left alone.
     """
-    lists = ("levels", "curves", "means")
-    text = record.model_dump_json(indent=1, exclude=set(lists)).removesuffix("\n}")
-    for name in lists:
-        lines = ",\n  ".join(each.model_dump_json() for each in getattr(record, name))
-        text += f',\n "{name}": [\n  {lines}\n ]'
-    text += "\n}\n"
+    text = as_json(record, "levels", "curves", "means", exclude_none=False)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)

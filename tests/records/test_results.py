@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dfad_bench.errors import DataError, UsageError
-from dfad_bench.records.results import Result, read_result, write_result, write_text
+from dfad_bench.records.json_files import write_text
+from dfad_bench.records.results import Result, read_result, write_result
 from tests.records.builders import result, score
 
 
