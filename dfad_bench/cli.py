@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import listing, running, scoring
+from dfad_bench.commands import gaze, listing, running, scoring
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
 from dfad_bench.errors import FAILED, INTERRUPTED, DfadError, UsageError
@@ -88,6 +88,7 @@ app.command()(data_commands.audit)
 app.command()(running.run)
 app.command()(scoring.score)
 app.command()(scoring.compare)
+app.command("gaze-fid")(gaze.gaze_fid)
 
 
 @leaderboard_app.command("add")
