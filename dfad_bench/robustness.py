@@ -89,7 +89,8 @@ def _run_levels(
         if earlier is not None and earlier.perturbation == record:
             yield Outcome(folder, earlier, finished_before=True)
             continue
-        module = module or _with_weights(run, clean)
+        if module is None:
+            module = _with_weights(run, clean)
         predictions = run.folder / PREDICTIONS
         evaluation = Evaluation(folder, _config(clean), _options(clean), level, record, predictions)
         yield evaluate(run, module, clean.model, evaluation, progress)

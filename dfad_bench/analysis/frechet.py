@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dsygst
 
 from dfad_bench.errors import DataError, shorten
 
@@ -103,9 +104,7 @@ def frechet_distance(reference: GaussianStatistics, candidate: GaussianStatistic
     return gaussian_distance(reference.mean, reference.covariance, candidate.mean, candidate.covariance)
 
 
-def frechet_distance_of_samples(
-    reference: ArrayLike, candidate: ArrayLike, *, strict: bool = False
-) -> float:
+def frechet_distance_of_samples(reference: ArrayLike, candidate: ArrayLike, *, strict: bool = False) -> float:
     """Return the Fréchet distance between the Gaussians of two samples [N, D] and [M, D], never forming a covariance.
 
     The singular values of X Yᵀ, centred, [min(N, D), min(M, D)], are those of Σ₁^½Σ₂^½ but for a factor: cheap where
@@ -199,7 +198,9 @@ def _trace_of_root(first: Floats, second: Floats) -> float:
     except np.linalg.LinAlgError:
         lower = None
     if lower is not None:
-        eigenvalues = np.linalg.eigvalsh(lower.T @ second @ lower)
+        # LAPACK forms LᵀΣ₂L from triangles, in half the time of two products; only its lower triangle is filled.
+        symmetric, _ = dsygst(second, lower, itype=2, lower=1)
+        eigenvalues = np.linalg.eigvalsh(symmetric, UPLO="L")
         if eigenvalues[0] > _WELL_CONDITIONED * eigenvalues[-1]:
             return float(np.sqrt(eigenvalues).sum())
     # Twice as slow, but the roots are taken of the factors' eigenvalues, and the singular values keep all digits.

@@ -141,7 +141,7 @@ def _clusters(row: Difference, notes: Notes) -> str:
         return NONE
     if not row.few_clusters or row.difference is None:
         return str(row.clusters)
-    few = f"fewer than {FEW_CLUSTERS} clusters: the interval is too narrow, and p by DeLong or bootstrap too small"
+    few = f"fewer than {FEW_CLUSTERS} clusters: the interval is too narrow, and p by bootstrap too small"
     return f"{row.clusters} {notes.mark(few)}"
 
 

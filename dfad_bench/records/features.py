@@ -1,4 +1,4 @@
-"""The gaze features beside a manifest: one float32 row per face, in the manifest's order, as safetensors."""
+"""Gaze features beside a table: one float32 row per face, in the table's order, as safetensors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FeaturesWriter:
     all of them in memory.
     """
 
-    def __init__(self, root: Path, rows: int, width: int) -> None:
-        self._path, self._rows, self._width = root / FEATURES, rows, width
-        self._temporary = root / f".{FEATURES}.part"
+    def __init__(self, root: Path, rows: int, width: int, name: str = FEATURES) -> None:
+        self._path, self._rows, self._width = root / name, rows, width
+        self._temporary = root / f".{name}.part"
         self._written = 0
 
     def __enter__(self) -> FeaturesWriter:
@@ -57,14 +57,14 @@ class FeaturesWriter:
             raise ValueError(f"{self._written} rows were written where {self._rows} were promised")
 
 
-def read_features(root: Path) -> NDArray[np.float32]:
-    """Return the gaze features [N, D] of the manifest in ``root``, in its order; NaN where a face has none.
+def read_features(root: Path, name: str = FEATURES) -> NDArray[np.float32]:
+    """Return the gaze features [N, D] of the faces of the table they lie beside, in its order; NaN where a face has none.
 
     Raises DataError where the file is missing or is none of ours.
     """
-    path = root / FEATURES
+    path = root / name
     if not path.is_file():
-        raise DataError(f"{root} has no {FEATURES}: prepare it with a gaze estimator that gives features.")
+        raise DataError(f"{root} has no {name}: prepare it with a gaze estimator that gives features.")
     try:
         with safe_open(path, framework="numpy") as file:
             features: NDArray[np.float32] = file.get_tensor(KEY)

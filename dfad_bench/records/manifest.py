@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -163,15 +163,46 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
     Raises UsageError where there is no manifest, DataError where the file is damaged or breaks a promise of the format.
     """
     path = root / METADATA
-    schema, footer = _read_head(path)
+    wanted = columns or COLUMNS.names
+    footer = _open(path, wanted)
     try:
-        missing = [name for name in (columns or COLUMNS.names) if name not in schema.names]
-        if missing:
-            raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
-        table = pq.read_table(path, columns=list(columns) if columns else COLUMNS.names)
+        table = pq.read_table(path, columns=list(wanted))
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
+    return Manifest(root, _checked(table, footer, path), footer)
+
+
+_BATCH = 4096
+
+
+def read_batches(root: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield a manifest's rows a few thousand at a time, so that memory does not grow with the faces.
+
+    Raises as ``read_manifest`` does, save that an id that occurs again in a later batch goes unnoticed.
+    """
+    path = root / METADATA
+    footer = _open(path, columns)
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH, columns=list(columns)):
+                batch.validate(full=True)
+                yield _checked(pa.Table.from_batches([batch]).select(list(columns)), footer, path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _open(path: Path, columns: Sequence[str]) -> Footer:
+    """Return the footer of a manifest that has the columns."""
+    schema, footer = _read_head(path)
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
+    return footer
+
+
+def _checked(table: pa.Table, footer: Footer, path: Path) -> pa.Table:
+    """Return the table with the columns' own schema; raise DataError for what it must not hold."""
     for name in table.column_names:
         expected = COLUMNS.field(name)
         if table.schema.field(name).type != expected.type:
@@ -181,7 +212,7 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
     # another tool may call every column nullable; manifests are put together, so their schemas must be the same
     table = table.cast(pa.schema([COLUMNS.field(name) for name in table.column_names]))
     _check_values(table, footer, path)
-    return Manifest(root, table, footer)
+    return table
 
 
 def read_footer(root: Path) -> Footer:
