@@ -61,6 +61,7 @@ def gaze_fid(
             sides = choose_sides(
                 faces, generator, most=options.most, seed=options.seed, every_domain=options.every_domain
             )
+            _check_enough(faces, sides, generator, options.space)
             chosen[generator] = sides
             distance = _compare(faces, sides.real, sides.fake, options, _null(faces, sides, options, nulls))
         except DataError as error:
@@ -92,6 +93,15 @@ def gaze_fid(
         family_differences=[FamilyDifferenceRow(**asdict(each)) for each in kept.differences],
     )
     return report, chosen
+
+
+def _check_enough(faces: GazeFaces, sides: Sides, generator: str, space: Space) -> None:
+    """Raise DataError where a side has no more faces than the space has numbers: a covariance would be singular."""
+    numbers = faces.values(space, sides.fake[:1]).shape[1]
+    if len(sides.fake) <= numbers:
+        raise DataError(
+            f"{generator}: {len(sides.fake)} faces a side in a space of {numbers} numbers; more faces than numbers are needed."
+        )
 
 
 def _compare(
