@@ -68,7 +68,10 @@ class FaceDetector(Protocol):
 
 @runtime_checkable
 class GazeEstimator(Protocol):
-    """Estimates where faces look. Built once per worker. A plugin module exposes the class as ``GAZE_ESTIMATOR``."""
+    """Estimates where faces look. Built once per worker. A plugin module exposes the class as ``GAZE_ESTIMATOR``.
+
+    A class whose ``needs_annotations`` is True is refused by ``prepare --only-gaze``, which has crops and no source to ask.
+    """
 
     weights: ClassVar[tuple[WeightsFile, ...]]
     weights_sha256: str | None

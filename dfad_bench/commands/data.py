@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfad_bench.analysis.audit import AuditReport
     from dfad_bench.analysis.peer_json import PeerReport
     from dfad_bench.analysis.shortcut import Table
+    from dfad_bench.prepare.add_gaze import GazeReport
     from dfad_bench.prepare.pipeline import Report
     from dfad_bench.prepare.plan import Job, Plan
 
@@ -28,10 +29,11 @@ PathMapOption = Annotated[
 
 
 def prepare(
+    context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Option("--source", help="A registered source, hf:org/name@revision, or the path of a .py file."),
-    ],
+    ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Where the source's files lie.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="What to call the result.", show_default="the source")
@@ -44,6 +46,10 @@ def prepare(
     gaze_estimator: Annotated[
         str | None, typer.Option("--gaze-estimator", help="How gaze is estimated.", show_default="the source's own")
     ] = None,
+    only_gaze: Annotated[
+        bool,
+        typer.Option("--only-gaze", help="Add this --gaze-estimator's gaze to a prepared manifest; needs no --root."),
+    ] = False,
     path_map: PathMapOption = None,
     accept_terms: Annotated[bool, typer.Option("--accept-terms", help="Accept the dataset's terms of use.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never download anything.")] = False,
@@ -88,6 +94,12 @@ def prepare(
     if offline:
         weights.forbid_downloads()
     weights.report_downloads(console.progress)
+    if only_gaze:
+        _refuse_for_gaze(context)
+        _add_gaze(data_folder(data), source, name, gaze_estimator, workers, overwrite, format)
+        return
+    if source is None:
+        raise UsageError("Say what to prepare with --source. See 'dfad-bench list sources'.")
     job = build_job(
         source,
         data_folder(data),
@@ -124,6 +136,70 @@ def prepare(
     _show_report(report, format)
     if report.skipped:
         raise typer.Exit(INCOMPLETE)
+
+
+_FOR_GAZE = frozenset(
+    ("source", "name", "data", "gaze_estimator", "only_gaze", "offline", "workers", "overwrite", "format")
+)
+
+
+def _refuse_for_gaze(context: typer.Context) -> None:
+    """Refuse options that say how faces are cut: with --only-gaze they were cut already, whatever the options say."""
+    given = [
+        f"--{name.replace('_', '-')}" if name != "settings" else "--set"
+        for name in context.params
+        if name not in _FOR_GAZE
+        and (where := context.get_parameter_source(name)) is not None
+        and where.name == "COMMANDLINE"
+    ]
+    if given:
+        raise UsageError(f"--only-gaze leaves the manifest's faces as they are: leave away {', '.join(given)}.")
+
+
+def _add_gaze(
+    data: Path,
+    source: str | None,
+    name: str | None,
+    estimator: str | None,
+    workers: int,
+    overwrite: bool,
+    format: Format,
+) -> None:
+    from dfad_bench.prepare.add_gaze import add_gaze
+    from dfad_bench.prepare.options import manifest_folder
+
+    if estimator is None:
+        raise UsageError("--only-gaze needs --gaze-estimator. See 'dfad-bench list gaze-estimators'.")
+    folder = manifest_folder(data, source, name)
+    with console.progress(f"adding gaze to {folder.name}") as bar:
+        report = add_gaze(folder, estimator, workers=workers, overwrite=overwrite, on_progress=bar)
+    _show_gaze(report, format)
+    for example in report.examples:
+        console.warn(example)
+    if report.unseen:
+        console.warn(
+            f"{report.unseen} faces have no sound crop, so no gaze. Prepare them again, then run this command again."
+        )
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show_gaze(report: GazeReport, format: Format) -> None:
+    if format is Format.json:
+        console.show_json(dataclasses.asdict(report))
+        return
+    if report.already:
+        notes = [f"The gaze of {report.estimator} is in {report.path} already; nothing to do."]
+    else:
+        notes = [f"Gaze in {report.path}; {report.resumed} of {report.parts} parts were finished before."]
+    if report.seconds:
+        notes.append(_stages(report.seconds))
+    rows = [(c.generator, c.faces, c.with_gaze, _counted(c.without_gaze)) for c in report.generators]
+    console.show_table(f"gaze by {report.estimator}", ("generator", "faces", "with gaze", "without"), rows, notes)
+
+
+def _stages(seconds: Mapping[str, float]) -> str:
+    taken = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
+    return f"seconds in each stage, all workers together: {taken}"
 
 
 def _settle_terms(job: Job, accept_terms: bool) -> None:
@@ -164,10 +240,7 @@ def _show_report(report: Report, format: Format) -> None:
     if any(count.enlarged for count in report.generators):
         notes.append("enlarged: the face was smaller than the crop, so its pixels are interpolated (crop_scale > 1).")
     if report.seconds:
-        notes.append(
-            "seconds in each stage, all workers together: "
-            + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
-        )
+        notes.append(_stages(report.seconds))
     columns = ("generator", "expected", "kept", "enlarged", "with gaze", "gaze not guessed", "skipped")
     console.show_table("prepared", columns, rows, notes)
 

@@ -22,15 +22,48 @@ class Crop:
 
     def of_reduced(self, reduction: int) -> Crop:
         """Return the same crop as seen from the original, when it was cut out of an image so many times smaller."""
-        matrix = self.matrix.copy()
-        matrix[:, 2] += matrix[:, :2] @ np.full(2, 0.5 / reduction - 0.5)
-        matrix[:, :2] /= reduction
-        return replace(self, matrix=matrix, scale=self.scale / reduction)
+        return replace(self, matrix=from_original(self.matrix, reduction), scale=self.scale / reduction)
 
     def to_crop(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map points [..., 2] from original pixels to crop pixels."""
-        mapped: NDArray[np.float32] = (points @ self.matrix[:, :2].T + self.matrix[:, 2]).astype(np.float32)
-        return mapped
+        return map_points(self.matrix, points)
+
+
+def map_points(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Map points [..., 2] by a matrix [2, 3]."""
+    mapped: NDArray[np.float32] = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    return mapped
+
+
+def from_original(matrix: NDArray[np.float64], reduction: int) -> NDArray[np.float64]:
+    """Return the matrix [2, 3] for pixels of the original, of one for an image so many times smaller."""
+    whole = matrix.copy()
+    whole[:, 2] += matrix[:, :2] @ np.full(2, 0.5 / reduction - 0.5)
+    whole[:, :2] /= reduction
+    return whole
+
+
+def in_reduced(points: NDArray[np.float32], reduction: int) -> NDArray[np.float32]:
+    """Return points [..., 2] of the original in pixels of an image so many times smaller."""
+    return ((points + 0.5) / reduction - 0.5).astype(np.float32)
+
+
+def square_corner(box: tuple[float, float, float, float], side: int) -> tuple[int, int]:
+    """Return left and top of the square of that side, in whole pixels, whose middle is nearest to the box's."""
+    x0, y0, x1, y1 = box
+    return round((x0 + x1) / 2 - side / 2), round((y0 + y1) / 2 - side / 2)
+
+
+def square_matrix(left: int, top: int, side: int, size: int) -> NDArray[np.float64]:
+    """Return the matrix [2, 3] that brings a square of the image to ``size`` × ``size``."""
+    scale = size / side
+    return np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
+
+
+def upright_matrix(landmarks: NDArray[np.float32], margin: float, size: int) -> NDArray[np.float64]:
+    """Return the matrix [2, 3] by which ``align_face`` turns five landmarks [5, 2] upright."""
+    target = ((_TEMPLATE + 0.5) / _TEMPLATE_SIDE - 0.5) * size / margin + size / 2 - 0.5
+    return _similarity(landmarks.astype(np.float64), target)
 
 
 _FARTHEST = 4
@@ -62,7 +95,7 @@ def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float],
     if wanted > _FARTHEST * max(width, height):
         raise ValueError(f"box {shown} is far larger than the {width}x{height} image")
     side = max(round(wanted), 1)
-    left, top = round((x0 + x1) / 2 - side / 2), round((y0 + y1) / 2 - side / 2)
+    left, top = square_corner(box, side)
     if min(left + side, top + side) <= 0 or left >= width or top >= height:  # OpenCV mirrors an empty cut for ever
         raise ValueError(f"box {shown} leaves nothing of the {width}x{height} image")
     pad = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
@@ -71,9 +104,7 @@ def crop_face(pixels: NDArray[np.uint8], box: tuple[float, float, float, float],
         cut = cv2.copyMakeBorder(cut, *pad, borderType=cv2.BORDER_REFLECT_101)
     if side != size:
         cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-    scale = size / side
-    matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
-    return Crop(np.ascontiguousarray(cut, np.uint8), matrix, scale)
+    return Crop(np.ascontiguousarray(cut, np.uint8), square_matrix(left, top, side, size), size / side)
 
 
 _TEMPLATE = np.array(
@@ -91,8 +122,7 @@ def align_face(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], margin
     ValueError for landmarks that are not finite, coincide, or lie so that nothing of the image would be seen.
     """
     height, width = pixels.shape[:2]
-    target = ((_TEMPLATE + 0.5) / _TEMPLATE_SIDE - 0.5) * size / margin + size / 2 - 0.5
-    matrix = _similarity(landmarks.astype(np.float64), target)
+    matrix = upright_matrix(landmarks, margin, size)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if not np.isfinite(matrix).all() or scale < size / (_FARTHEST * max(width, height)):
         raise ValueError("the landmarks are not finite, coincide, or lie far outside the image")

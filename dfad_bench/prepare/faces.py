@@ -18,7 +18,7 @@ from dfad_bench import registry
 from dfad_bench.errors import DataError
 from dfad_bench.interfaces import FaceDetector, GazeEstimator
 from dfad_bench.prepare.choose import choose, cut_off
-from dfad_bench.prepare.crop import Crop, align_face, check_box, crop_face, perceptual_hash, sharpness
+from dfad_bench.prepare.crop import Crop, align_face, check_box, crop_face, in_reduced, perceptual_hash, sharpness
 from dfad_bench.prepare.decode import DecodedImage, EncodedImage, SkippedInput
 from dfad_bench.prepare.gaze_map import encode_gaze_map, render_gaze_map
 from dfad_bench.prepare.reading import Opened, open_images, open_payload
@@ -229,8 +229,9 @@ class FaceMaker:
         if self.recipe.align:
             if face.landmarks is None:
                 raise SkippedInput("no_landmarks", f"{self.recipe.detector} gives no landmarks to align by")
-            landmarks = ((face.landmarks + 0.5) / reduction - 0.5).astype(np.float32)
-            crop = align_face(decoded.pixels, landmarks, self.recipe.margin, self.recipe.size)
+            crop = align_face(
+                decoded.pixels, in_reduced(face.landmarks, reduction), self.recipe.margin, self.recipe.size
+            )
         else:
             x0, y0, x1, y1 = (float(each) / reduction for each in face.box)
             crop = crop_face(decoded.pixels, (x0, y0, x1, y1), self.recipe.margin, self.recipe.size)

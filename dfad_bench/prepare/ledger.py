@@ -142,7 +142,7 @@ class Ledger:
         schema = COLUMNS.append(_FEATURES).with_metadata({_KEY: json.dumps(asdict(summary)).encode()})
         path = self.path(part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_table(path, pa.Table.from_pylist(rows, schema))
+        write_table(path, pa.Table.from_pylist(rows, schema))
         return summary
 
     def discard(self, part: PartName) -> None:
@@ -184,7 +184,7 @@ class Ledger:
                 f"{footer.declared} inputs became {footer.kept} faces and {sum(footer.skipped.values())} skips, which do not "
                 "add up. This is a bug of dfad-bench: please report it."
             )
-        with _AtomicParquet(self.root / SKIPPED, SKIPPED_COLUMNS) as skipped:
+        with AtomicParquet(self.root / SKIPPED, SKIPPED_COLUMNS) as skipped:
             for part in parts:
                 summary = self._finished(part)
                 skipped.add(pa.Table.from_pylist([asdict(skip) for skip in summary.skips], SKIPPED_COLUMNS))
@@ -192,7 +192,7 @@ class Ledger:
             self._join_features(parts, footer)
         else:
             (self.root / FEATURES).unlink(missing_ok=True)
-        with _AtomicParquet(self.root / METADATA, with_footer(COLUMNS, footer)) as metadata:
+        with AtomicParquet(self.root / METADATA, with_footer(COLUMNS, footer)) as metadata:
             for part in parts:
                 metadata.add(pq.read_table(self.path(part), columns=COLUMNS.names))
 
@@ -213,7 +213,7 @@ class Ledger:
         return summary
 
 
-class _AtomicParquet:
+class AtomicParquet:
     """Writes tables into one Parquet file with steady row groups; the file takes its name only when complete."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -221,11 +221,12 @@ class _AtomicParquet:
         self._temporary = path.with_name(f".{path.name}.part")
         self._pending: list[pa.Table] = []
 
-    def __enter__(self) -> _AtomicParquet:
+    def __enter__(self) -> AtomicParquet:
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         return self
 
     def add(self, table: pa.Table) -> None:
+        """Append the rows of a table that has the schema's columns."""
         self._pending.append(table.replace_schema_metadata(self._schema.metadata))
         if sum(table.num_rows for table in self._pending) >= _ROWS_PER_GROUP:
             self._flush()
@@ -253,8 +254,9 @@ def _count_files(folder: Path) -> int:
         return 0
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    with _AtomicParquet(path, table.schema) as file:
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table, its schema's metadata included, to a Parquet file that appears whole or not at all."""
+    with AtomicParquet(path, table.schema) as file:
         file.add(table)
 
 

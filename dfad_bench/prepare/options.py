@@ -80,6 +80,21 @@ def _default_name(plugin: str, source: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", repo.lower()).strip("-") or plugin
 
 
+def manifest_folder(data: Path, source: str | None, name: str | None) -> Path:
+    """Return the folder of the manifest that was prepared under that name, or from that source under its default name.
+
+    Raises UsageError where neither is given, or the source is not a name that was prepared, nor registered.
+    """
+    if name is None and source is None:
+        raise UsageError("--only-gaze needs the manifest's --name, or the --source that it was prepared from.")
+    if name is None and source is not None and _NAME.fullmatch(source) and (data / source).is_dir():
+        name = source
+    if name is None and source is not None:
+        name = _default_name(registry.find("sources", split_hub(source)[0]).name, source)
+    assert name is not None
+    return data / check_source_name(name)
+
+
 def build_job(
     source: str,
     data: Path,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import importlib.metadata
 import json
 import shutil
 from dataclasses import dataclass
@@ -12,12 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
-from filelock import FileLock, Timeout
-
 from dfad_bench import registry
 from dfad_bench.config import file_sha256
-from dfad_bench.errors import DataError, DfadError, UsageError, shorten
+from dfad_bench.errors import DfadError, UsageError, shorten
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.card import dataset_card
 from dfad_bench.prepare.faces import FaceMaker
@@ -30,7 +25,10 @@ from dfad_bench.prepare.ledger import (
 )
 from dfad_bench.prepare.plan import Job, Plan, PlannedPart, Progress, chunks, unheard
 from dfad_bench.prepare.reading import UNREADABLE
+from dfad_bench.prepare.software import software
+from dfad_bench.prepare.sole_writer import sole_writer
 from dfad_bench.prepare.workers import PartTask, run_parts
+from dfad_bench.records.json_files import write_text
 from dfad_bench.records.manifest import (
     FEATURES,
     METADATA,
@@ -41,7 +39,6 @@ from dfad_bench.records.manifest import (
     PrepareRecipe,
     read_footer,
 )
-from dfad_bench.records.results import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +85,9 @@ def prepare(job: Job, planned: Plan, *, overwrite: bool = False, on_progress: Pr
     maker = FaceMaker(job.name, job.recipe)  # fetches the weights, so that workers find them
     recipe = _recipe(job, maker)
     _refuse_foreign_folder(job.out)
-    try:
-        ledger.state.mkdir(parents=True, exist_ok=True)
-        with FileLock(ledger.state / "lock", timeout=0):
-            _check_recipe(job, ledger, recipe, overwrite)
-            return _prepare_locked(job, planned, ledger, recipe, maker, on_progress)
-    except Timeout:
-        raise UsageError(f"Another dfad-bench is writing to {job.out}. Wait for it, or use another --name.") from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DataError(
-                f"The disk of {job.out} is full. Free some space and run the same command to go on."
-            ) from None
-        if isinstance(error, PermissionError):
-            raise DataError(f"{error.filename or job.out} cannot be written: {error.strerror}.") from None
-        raise
+    with sole_writer(job.out, ledger.state / "lock"):
+        _check_recipe(job, ledger, recipe, overwrite)
+        return _prepare_locked(job, planned, ledger, recipe, maker, on_progress)
 
 
 def _prepare_locked(
@@ -229,8 +214,7 @@ def _recipe(job: Job, maker: FaceMaker) -> PrepareRecipe:
         min_sharpness=chosen.min_sharpness,
         max_faces=chosen.max_faces,
         source_options={name: _recorded(value) for name, value in _options(job.source).items()},
-        software={"opencv": cv2.__version__}
-        | {name: importlib.metadata.version(name) for name in ("dfad-bench", "numpy", "openvino", "pyarrow", "av")},
+        software=software("numpy", "openvino", "pyarrow", "av"),
     )
 
 

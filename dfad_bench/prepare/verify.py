@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfad_bench.errors import DataError
-from dfad_bench.prepare.faces import pixel_sha256
+from dfad_bench.errors import DataError, shorten
+from dfad_bench.prepare.crop_files import Unsound, read_crop, read_png
 from dfad_bench.prepare.gaze_map import render_gaze_map
 from dfad_bench.records.features import read_features
+from dfad_bench.records.gaze import CROP_FLAGS, OTHER_GAZE, added_estimators, adding_command, read_gaze
 from dfad_bench.records.manifest import FEATURES, read_footer, read_manifest
 
 
 def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Return one line per face whose crop or gaze map is missing, unreadable or altered; an empty list when all is well."""
+    """Return one line per face whose crop or gaze map is missing, unreadable or altered, and per gaze of another estimator
+    that is not what it should be; an empty list when all is well."""
     table = read_manifest(root, ("id", "file_name", "gaze_file_name", "gaze_pitch", "gaze_yaw", "sha256")).table
-    problems = _feature_problems(root, table.num_rows)
+    problems = _feature_problems(root, table.num_rows) + _added_gaze_problems(root)
     for done, row in enumerate(table.to_pylist(), start=1):
         problem = _problem(root, row["file_name"], row["sha256"])
         if problem is None and row["gaze_file_name"] is not None:
@@ -43,16 +44,14 @@ def _feature_problems(root: Path, faces: int) -> list[str]:
 
 
 def _problem(root: Path, file_name: str, sha256: str) -> str | None:
-    pixels = _read_png(root, file_name)
-    if isinstance(pixels, str):
-        return pixels
-    return None if pixel_sha256(pixels) == sha256 else f"{file_name} holds other pixels"
+    crop = read_crop(root, file_name, sha256)
+    return crop.detail if isinstance(crop, Unsound) else None
 
 
 def _gaze_problem(root: Path, file_name: str, pitch: float | None, yaw: float | None) -> str | None:
-    pixels = _read_png(root, file_name)
-    if isinstance(pixels, str):
-        return pixels
+    pixels = read_png(root, file_name)
+    if isinstance(pixels, Unsound):
+        return pixels.detail
     if pitch is None or yaw is None:
         return f"{file_name} is the map of a gaze that the row does not give"
     drawn = render_gaze_map(pitch, yaw)
@@ -68,13 +67,19 @@ def _far(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
     return int(np.abs(first.astype(np.int16) - second.astype(np.int16)).max())
 
 
-def _read_png(root: Path, file_name: str) -> NDArray[np.uint8] | str:
-    """Return a file's pixels, or what is wrong with it."""
-    try:
-        data = (root / file_name).read_bytes()
-    except FileNotFoundError:
-        return f"{file_name} is missing"
-    except OSError as error:
-        return f"{file_name} cannot be read ({error.strerror})"
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    return f"{file_name} is no readable image" if pixels is None else pixels.astype(np.uint8, copy=False)
+def _added_gaze_problems(root: Path) -> list[str]:
+    """Return what is wrong with the gaze that was added by other estimators."""
+    problems = []
+    for estimator in added_estimators(root):
+        try:
+            gaze = read_gaze(root, estimator)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        blind = [name for name, flag in zip(gaze.ids, gaze.flags, strict=True) if flag in CROP_FLAGS]
+        if blind:
+            problems.append(
+                f"{OTHER_GAZE}/{estimator}.parquet knows no gaze of {shorten(blind)}, whose crops were missing or altered. "
+                f"Prepare them again, then '{adding_command(root, estimator)}'."
+            )
+    return problems

@@ -1,4 +1,4 @@
-"""Makes parts, in this process or in several; with several, they come in whatever order they are finished."""
+"""Does tasks, in this process or in several; with several, results come in whatever order they are finished."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dfad_bench.errors import DataError
 from dfad_bench.prepare.faces import CropRecipe, FaceMaker
 from dfad_bench.prepare.ledger import Ledger, PartName, PartSummary
 from dfad_bench.types import RawImage
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 _AHEAD = 2
 """Tasks in flight per worker: enough that none waits, few enough that memory does not grow with the source."""
@@ -47,13 +52,20 @@ def run_parts(tasks: Iterator[PartTask], maker: FaceMaker, out: Path, workers: i
     Raises DataError where a worker process is killed; finished parts stay.
     """
     if workers <= 1:
-        make = _PartMaker(maker, out)
-        for task in tasks:
-            yield make(task)
-        return
+        return map(_PartMaker(maker, out), tasks)
+    return in_processes(tasks, partial(_part_maker, maker.source, maker.recipe, out), workers)
+
+
+def in_processes(
+    tasks: Iterator[Task], build: Callable[[], Callable[[Task], Result]], workers: int
+) -> Iterator[Result]:
+    """Yield what each task comes to in a process that called ``build`` once; tasks, results and ``build`` are pickled.
+
+    Raises DataError where a process is killed.
+    """
     # Spawned, not forked: threads of OpenCV and Arrow do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(maker.source, maker.recipe, out))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(build,))
     try:
         yield from _in_flight(pool, tasks, workers)
     except BrokenProcessPool:
@@ -64,8 +76,8 @@ def run_parts(tasks: Iterator[PartTask], maker: FaceMaker, out: Path, workers: i
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_flight(pool: ProcessPoolExecutor, tasks: Iterator[PartTask], workers: int) -> Iterator[Made]:
-    pending: set[Future[Made]] = set()
+def _in_flight(pool: ProcessPoolExecutor, tasks: Iterator[Any], workers: int) -> Iterator[Any]:
+    pending: set[Future[Any]] = set()
     while True:
         pending |= {pool.submit(_run_in_worker, task) for task in islice(tasks, workers * _AHEAD - len(pending))}
         if not pending:
@@ -91,13 +103,17 @@ class _PartMaker:
         return Made(task.name, summary, seconds)
 
 
-_worker: _PartMaker | None = None
+def _part_maker(source: str, recipe: CropRecipe, out: Path) -> _PartMaker:
+    return _PartMaker(FaceMaker(source, recipe), out)
 
 
-def _start_worker(source: str, recipe: CropRecipe, out: Path) -> None:
+_worker: Callable[[Any], Any] | None = None
+
+
+def _start_worker(build: Callable[[], Callable[[Any], Any]]) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = _PartMaker(FaceMaker(source, recipe), out)
+    _worker = build()
 
 
 def _parent() -> BaseProcess:
@@ -112,7 +128,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run_in_worker(task: PartTask) -> Made:
+def _run_in_worker(task: Any) -> Any:
     # A main process that was killed while we started has left tasks in the pipe; another one may be at work on them.
     if not _parent().is_alive():
         os._exit(1)

@@ -124,7 +124,7 @@ def _some(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return at most _MOST_POINTS rows, evenly over those there are."""
     if len(points) <= _MOST_POINTS:
         return points
-    return points[np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int)]
+    return np.take(points, np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int), axis=0)
 
 
 def _density(points: NDArray[np.float64], grid: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
@@ -216,7 +216,8 @@ def _summary(report: GazeFidReport, measured: Sequence[GeneratorRow]) -> Figure:
     axes.set_xlabel(f"corrected gaze-FID, {report.space}{unit}")
     axes.axvline(0, color="0.5", linewidth=0.5)
     axes.set_title(
-        "line: 95 % interval; filled: p < 0.05; grey: what real against real, corrected too, stays below in 95 of 100", fontsize=8
+        "line: 95 % interval; filled: p < 0.05; grey: what real against real, corrected too, stays below in 95 of 100",
+        fontsize=8,
     )
     shown = dict.fromkeys(row.family for row in rows)
     handles = [

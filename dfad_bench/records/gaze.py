@@ -35,7 +35,10 @@ from dfad_bench.records.manifest import COLUMNS, FEATURES, PrepareRecipe, read_b
 GAZE_SCHEMA_VERSION = 1
 OTHER_GAZE = "other_gaze"
 GAZE_COLUMNS = pa.schema(
-    [COLUMNS.field("id"), *(COLUMNS.field(name) for name in COLUMNS.names if name.startswith("gaze_") and "file" not in name)]
+    [
+        COLUMNS.field("id"),
+        *(COLUMNS.field(name) for name in COLUMNS.names if name.startswith("gaze_") and "file" not in name),
+    ]
 )
 """As in the manifest; ``gaze_flag`` may also be one of CROP_FLAGS."""
 CROP_FLAGS = ("missing_crop", "unreadable_crop", "changed_crop")
@@ -270,7 +273,9 @@ def _read_added(path: Path, root: Path, estimator: str) -> tuple[pa.Table, GazeF
 def _features(root: Path, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
     features = read_features(root, name)
     if features.shape != shape or features.dtype != np.float32:
-        raise DataError(f"{root / name} is {features.shape} {features.dtype}, expected {shape} float32. Prepare it again.")
+        raise DataError(
+            f"{root / name} is {features.shape} {features.dtype}, expected {shape} float32. Prepare it again."
+        )
     if np.isinf(features).any():
         raise DataError(f"{root / name} holds infinite features. Prepare it again.")
     return features
@@ -278,6 +283,4 @@ def _features(root: Path, name: str, shape: tuple[int, int]) -> NDArray[np.float
 
 def _damaged(path: Path, root: Path, estimator: str, why: object) -> DataError:
     told = " ".join(str(why).split())
-    return DataError(
-        f"{path} cannot be read as added gaze ({told}). Renew it: '{adding_command(root, estimator)}'."
-    )
+    return DataError(f"{path} cannot be read as added gaze ({told}). Renew it: '{adding_command(root, estimator)}'.")

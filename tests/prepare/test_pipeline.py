@@ -445,14 +445,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
 def test_a_disk_that_is_full_while_assembling_leaves_no_half_manifest(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    what, flush = job(root, tmp_path / "data"), ledger._AtomicParquet._flush
+    what, flush = job(root, tmp_path / "data"), ledger.AtomicParquet._flush
 
     def full(self: Any) -> None:
         if self._path.name == "metadata.parquet":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         flush(self)
 
-    monkeypatch.setattr(ledger._AtomicParquet, "_flush", full)
+    monkeypatch.setattr(ledger.AtomicParquet, "_flush", full)
     with pytest.raises(DataError, match="full"):
         run(what)
     assert not (what.out / "metadata.parquet").exists()

@@ -17,6 +17,7 @@ class Annotated:
     weights: ClassVar[tuple[WeightsFile, ...]] = ()
     weights_sha256: str | None = None
     feature_dim: int = 0
+    needs_annotations: ClassVar[bool] = True
 
     def estimate(
         self,
