@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,13 @@ from threadpoolctl import threadpool_limits
 from dfad_bench.records.results import MEAN, POOLED, Level, Score, Task, Unit
 from dfad_bench.scoring.statistics.intervals import bca_interval
 from dfad_bench.scoring.statistics.resampling import Resampler
-from dfad_bench.scoring.views import DetectionView, Metric, RatioView, Undefined, Value, View
+from dfad_bench.scoring.views import THREADS, DetectionView, Metric, RatioView, Undefined, Value, View
 
 NO_SUCH_CLASS = "training has no such class at this level"
 ONE_CLUSTER = "its faces, or those they are set against, are one cluster: nothing shows how another would differ"
 _CELLS = 1_000_000
 """Faces (or clusters) times resamples that are computed at once: what bounds the memory of resampling."""
 
-_THREADS = min(4, os.cpu_count() or 1)
 
 OnProgress = Callable[[int, int | None], None]
 Replicates = NDArray[np.float64]
@@ -179,7 +177,7 @@ def _resample(seen: Sequence[_Seen], resampler: Resampler, on_progress: OnProgre
     ]
     done = 0
     # NumPy lets go of the interpreter while it computes; threads of BLAS beside these would only wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(_THREADS) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
         for attribute, chunks in (("draws", resampler.draws(cells=_CELLS)), ("deletions", deletions)):
             parts: defaultdict[int, list[Replicates]] = defaultdict(list)
             for multiplicity in chunks:

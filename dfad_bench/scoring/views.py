@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ Asks = Literal["detection", "attribution"]
 Counts = NDArray[Any]
 """Numbers of faces, of any shape."""
 
+THREADS = min(4, os.cpu_count() or 1)
+"""Threads that work is spread over; each needs some megabytes of its own."""
 _MANY = 4_000_000
 """Cells that a table per cluster may have before faces are counted one by one instead."""
 _WINS_PAY_FROM = 20_000

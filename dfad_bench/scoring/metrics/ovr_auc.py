@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from dfad_bench.scoring.metrics.auc import auc
@@ -17,7 +19,11 @@ def ovr_auc(view: AttributionView) -> Value:
     """
     if len(view.present) < 2:
         raise Undefined("one class only" if len(view) else "no face")
-    each = np.stack([np.asarray(auc(view.asked_for(int(value)))) for value in view.present])
+    if view.multiplicity is None:
+        with ThreadPoolExecutor(2) as pool:  # NumPy lets go of the interpreter while it sorts; a class takes memory
+            each = np.stack(list(pool.map(lambda value: np.asarray(auc(view.asked_for(value))), view.present.tolist())))
+    else:
+        each = np.stack([np.asarray(auc(view.asked_for(value))) for value in view.present.tolist()])
     drawn = np.isfinite(each)
     return divided(np.where(drawn, each, 0).sum(axis=0), drawn.sum(axis=0))
 
