@@ -163,7 +163,7 @@ def _smallest(raw: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
     """Return which are the ``count`` smallest, of equal ones the earlier."""
     if not 0 < count < len(raw):
         return np.full(len(raw), count > 0)
-    chosen = raw <= np.partition(raw, count - 1)[count - 1]
+    chosen = np.asarray(raw <= np.partition(raw, count - 1)[count - 1])
     if int(chosen.sum()) > count:
         chosen[np.argsort(raw, kind="stable")[count:]] = False
     return chosen

@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from dfad_bench.analysis.blocks import Blocks, Floats
 from dfad_bench.analysis.moments import SMALL
 
-BLOCK = 512
+BLOCK = 64
 LANDMARKS = 128
 """A kernel without short features is approximated, for tests only, by its values at so many rows."""
 _RANK = 1e-9

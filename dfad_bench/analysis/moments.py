@@ -18,7 +18,7 @@ SMALL = 8
 class Gaussians(NamedTuple):
     """R Gaussians: count [R] (sums of weights), mean [R, D], covariance [R, D, D] with divisor count − 1."""
 
-    count: Floats
+    count: Floats  # type: ignore[assignment]  # hides tuple's own count, which nobody needs of it
     mean: Floats
     covariance: Floats
 

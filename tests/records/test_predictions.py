@@ -25,6 +25,8 @@ from dfad_bench.records.predictions import (
     class_records,
     read_predictions,
 )
+from dfad_bench.scoring.score import Options
+from dfad_bench.scoring.score import score as compute_scores
 from dfad_bench.types import Leaf
 from tests.records.builders import context, face, faces_table, write_predictions
 
@@ -119,6 +121,70 @@ def test_a_batch_without_faces_adds_nothing(tmp_path: Path) -> None:
 def test_the_same_face_may_stand_in_two_subsets(tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "p.parquet", {"seen": (FACES, SCORES, None), "unseen": (FACES, SCORES, None)})
     assert len(read_predictions(path).id) == 6
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(range(7)), st.integers(1, 8))
+def test_rows_come_back_sorted_by_id_and_subset_each_with_what_is_its_own(
+    order: list[int], rows_per_group: int
+) -> None:
+    # Row 2 n is a face in "seen", row 2 n + 1 the same face in "unseen".
+    rows = [
+        row(
+            id=f"{number // 2}",
+            subset=("seen", "unseen")[number % 2],
+            generator=f"g{number}",
+            domain=f"d{number % 3}",
+            video=None if number % 4 == 0 else f"v{number}",
+            identities=[[], ["x"], ["y", "x"], [None]][number % 4],
+            fake_score=float(number),
+            logits=[float(number), 0.0, 1.0],
+            embedding=[np.float16(number), np.float16(1)],
+        )
+        for number in range(7)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_rows(Path(folder, "p.parquet"), [rows[number] for number in order])
+        pq.write_table(pq.read_table(path), path, row_group_size=rows_per_group)
+        read = read_predictions(path)
+    assert read.id.to_pylist() == list("0011223")
+    assert read.subset.tolist() == [("seen", "unseen")[number % 2] for number in range(7)]
+    assert read.generator.tolist() == [f"g{number}" for number in range(7)]
+    assert read.domain.tolist() == [f"d{number % 3}" for number in range(7)]
+    assert read.video.tolist() == [None if number % 4 == 0 else f"v{number}" for number in range(7)]
+    assert read.identity.tolist() == [[None, "x", "y", None][number % 4] for number in range(7)]
+    assert read.fake_score.tolist() == list(range(7))
+    assert read.logits is not None and read.logits[:, 0].tolist() == list(range(7))
+    assert read.embedding is not None and read.embedding.tolist() == [[number, 1] for number in range(7)]
+
+
+def test_an_embedding_comes_back_in_half_precision(tmp_path: Path) -> None:
+    with PredictionsWriter(tmp_path / "p.parquet") as writer:
+        embedding = np.asarray([[0.1, 1.0], [2.0, 3.0], [4.0, 60000.0]])
+        writer.write("seen", faces_table(FACES), np.asarray(SCORES), np.asarray(LOGITS), embedding)
+        writer.finish(context())
+    read = read_predictions(tmp_path / "p.parquet")
+    assert read.embedding is not None and read.embedding.dtype == np.float32
+    np.testing.assert_array_equal(read.embedding, embedding[::-1].astype(np.float16))
+
+
+def test_an_embedding_that_half_precision_cannot_hold_names_its_face_and_leaves_no_file(tmp_path: Path) -> None:
+    embedding = np.asarray([[0.0], [7e4], [0.0]])
+    with (
+        pytest.raises(DataError, match="toy/gan_a/b is not finite"),
+        PredictionsWriter(tmp_path / "p.parquet") as writer,
+    ):
+        writer.write("seen", faces_table(FACES), np.asarray(SCORES), np.asarray(LOGITS), embedding)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("subset", ["val", "seen"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_file_of_few_rows_of_one_kind_can_be_scored(tmp_path: Path, subset: str, count: int) -> None:
+    answers = {subset: (FACES[:count], SCORES[:count], LOGITS[:count])}
+    report = compute_scores(read_predictions(write_predictions(tmp_path / "p.parquet", answers)), Options(resamples=9))
+    assert all((each.value is None) == (each.reason is not None) for each in report.scores)
+    assert report.scoring.clusters == (count if subset == "seen" else 0)
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------------
@@ -294,6 +360,53 @@ def test_the_protocol_rules_survive_in_the_footer(tmp_path: Path) -> None:
     }
     path = write_predictions(tmp_path / "p.parquet", {"seen": (FACES, SCORES, None)}, **rules)
     assert read_predictions(path).context == context(**rules)
+
+
+def test_a_face_that_stands_twice_is_found_across_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    write_rows(path, [row(id=name) for name in "abcabd"])
+    table = pq.read_table(path)
+    pq.write_table(table, path, row_group_size=2)
+    assert "stands twice" in refusal(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_row_groups_without_rows_hold_nothing_and_break_nothing(tmp_path: Path, count: int) -> None:
+    path = write_rows(tmp_path / "p.parquet", [row(id=str(number), embedding=[1.0]) for number in range(count)])
+    table = pq.read_table(path)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for part in (table.slice(0, 0), table.slice(0, 2), table.slice(0, 0), table.slice(2)):
+            writer.write_table(part)
+    read = read_predictions(path)
+    assert read.id.to_pylist() == [str(number) for number in range(count)]
+    assert (read.logits is None) == (read.embedding is None) == (count == 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [([1.0], [1.0, 2.0]), ([1.0], None), (None, [1.0]), ([1.0], []), ([1.0, 2.0], [])]
+)
+@pytest.mark.parametrize("rows_per_group", [1, 2])
+def test_embeddings_that_differ_in_length_are_refused(
+    tmp_path: Path, one: list[float] | None, other: list[float] | None, rows_per_group: int
+) -> None:
+    path = write_rows(tmp_path / "p.parquet", [row(id="a", embedding=one), row(id="b", embedding=other)])
+    pq.write_table(pq.read_table(path), path, row_group_size=rows_per_group)
+    assert "its faces need embeddings of one length" in refusal(path)
+
+
+def test_embeddings_without_a_number_are_refused(tmp_path: Path) -> None:
+    assert "of one length, at least 1" in refusal(write_rows(tmp_path / "p.parquet", [row(embedding=[])]))
+
+
+@pytest.mark.parametrize("bad", [np.float16(math.nan), np.float16(math.inf), None])
+def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path, bad: Any) -> None:
+    path = write_rows(tmp_path / "p.parquet", [row(id="a", embedding=[np.float16(1), bad])])
+    assert "a score of a is not finite" in refusal(path)
+
+
+def test_logits_where_there_are_no_classes_are_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.parquet", [row()], classes=())
+    assert "every face needs 0 logits" in refusal(path)
 
 
 # --- counts --------------------------------------------------------------------------------------------------------
