@@ -271,7 +271,7 @@ class _Reading:
         for rows, column in self._parts("fake_score"):
             fake_score[rows] = column.to_numpy()
         logits = self._matrix("logits", classes, f"every face needs {classes} logits, one per class.")
-        embedding = self._matrix("embedding", None, "the embeddings of its faces differ in length.")
+        embedding = self._matrix("embedding", None, "its faces need embeddings of one length, at least 1.")
         finite = np.isfinite(fake_score)
         for matrix in (logits, embedding):
             finite &= True if matrix is None else np.isfinite(matrix).all(axis=1)
@@ -305,10 +305,10 @@ class _Reading:
         for rows, column in self._parts(name):
             nulls += column.null_count
             lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-            if lengths == [None]:
+            if lengths in ([], [None]):
                 continue
-            width = width or lengths[0]
-            if lengths != [width]:
+            width = lengths[0] if width is None else width
+            if lengths != [width] or not width:
                 raise DataError(f"{self._path}: {otherwise}")
             if matrix is None:
                 matrix = np.empty((len(self._order), width), np.float32)
