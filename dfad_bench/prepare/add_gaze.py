@@ -38,6 +38,7 @@ from dfad_bench.records.gaze import (
     face_parts,
     features_name,
     gaze_path,
+    is_gaze_sound,
     joint_digest,
     own_names,
     read_gaze_footer,
@@ -88,13 +89,8 @@ def add_gaze(
     """
     footer = read_footer(root)
     entry = registry.find("gaze_estimators", estimator)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", entry.name):
-        raise UsageError(f"An estimator called {entry.name!r} cannot name a file: use letters, digits, '_' and '-'.")
+    _check_file_name(entry.name)
     kind = registry.get("gaze_estimators", estimator)
-    if getattr(kind, "needs_annotations", False):
-        raise UsageError(
-            f"{entry.name} reads the gaze that the source gives, and --only-gaze has no source. Prepare without --only-gaze."
-        )
     built: GazeEstimator = kind()  # fetches the weights, so that workers find them
     recipe = GazeRecipe(
         estimator=entry.described,
@@ -104,6 +100,10 @@ def add_gaze(
     )
     if entry.name in own_names(footer.recipe):
         return _own(root, footer, entry.name, recipe, overwrite)
+    if getattr(kind, "needs_annotations", False):
+        raise UsageError(
+            f"{entry.name} reads the gaze that the source gives, and --only-gaze has no source. Prepare without --only-gaze."
+        )
     state = root / ".prepare"
     # A manifest without its preparation's state must not look as if it had one, or 'prepare' would take it for its own.
     lock = state / "lock" if state.is_dir() else root / OTHER_GAZE / ".lock"
@@ -111,6 +111,20 @@ def add_gaze(
         adding = _Adding(root, entry.name, footer, recipe)
         adding.check_recipe(overwrite)
         return adding.run(built, estimator, workers, on_progress)
+
+
+_SPLITS = frozenset(["train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"])
+"""What ``load_dataset`` takes for the name of a split, wherever it stands in the name of a file."""
+
+
+def _check_file_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise UsageError(f"An estimator called {name!r} cannot name a file: use letters, digits, '_' and '-'.")
+    if words := _SPLITS & set(re.split(r"[-_0-9]+", name.lower())):
+        raise UsageError(
+            f"A file called {name} would keep load_dataset from opening the manifest, which would take "
+            f"{shorten(sorted(words))} for a split. Call the estimator something else."
+        )
 
 
 def _own(root: Path, footer: Footer, name: str, recipe: GazeRecipe, overwrite: bool) -> GazeReport:
@@ -195,8 +209,8 @@ class _Adding:
         footer = self._written()
         if footer is None or (footer.faces, footer.faces_sha256) != (total, digest):
             return False
-        features = self._path.parent / features_name(self._name)
-        return not set(footer.without_gaze) & set(CROP_FLAGS) and (not footer.recipe.feature_dim or features.is_file())
+        # what read_gaze would refuse must be made anew, since it names this command
+        return not set(footer.without_gaze) & set(CROP_FLAGS) and is_gaze_sound(self._root, self._name)
 
     def _join(self, parts: list[str], total: int, digest: str) -> None:
         """Join the parts into one table, and one file of features; the old table goes first, since they must match."""

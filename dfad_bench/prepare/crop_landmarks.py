@@ -1,9 +1,10 @@
 """Says where a face's landmarks lie in its crop, from what its manifest's row tells of the original.
 
 The cut is repeated on paper: its side is the crop's over ``crop_scale``, its place the box's, and a crop that was turned
-was turned by its landmarks. That gives the numbers that the estimator was given while preparing, bit by bit, with one
-exception: rows hold boxes as float32, so a box with fractions whose cut begins within 1e-4 px of half a pixel may have been
-rounded to the other side, and landmarks are then one pixel of the original away.
+was turned by its landmarks. Rows hold boxes as float32, and a cut begins at whole pixels; so that a box of decimals is not
+rounded to the other side, each number is taken for the shortest decimal that its float32 stands for. That gives the numbers
+that the estimator was given while preparing, bit by bit, unless a box has digits beyond float32 and its cut begins within
+1e-4 px of half a pixel: landmarks are then one pixel of the original away.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def landmarks_in_crop(
         matrix = upright_matrix(in_reduced(points, decode_reduction), recipe.margin, recipe.size)
     else:
         side = round(recipe.size / (crop_scale * decode_reduction))
-        x0, y0, x1, y1 = (value / decode_reduction for value in box)
+        x0, y0, x1, y1 = (float(str(np.float32(value))) / decode_reduction for value in box)
         matrix = square_matrix(*square_corner((x0, y0, x1, y1), side), side, recipe.size)
     if decode_reduction != 1:
         matrix = from_original(matrix, decode_reduction)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +65,23 @@ def read_features(root: Path, name: str = FEATURES) -> NDArray[np.float32]:
 
     Raises DataError where the file is missing or is none of ours.
     """
-    path = root / name
+    with _opened(root / name) as file:
+        features: NDArray[np.float32] = file.get_tensor(KEY)
+        return features
+
+
+def features_shape(root: Path, name: str = FEATURES) -> tuple[int, ...]:
+    """Return the shape of the gaze features, reading none; raises as ``read_features`` does."""
+    with _opened(root / name) as file:
+        return tuple(file.get_slice(KEY).get_shape())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise DataError(f"{root} has no {name}: prepare it with a gaze estimator that gives features.")
+        raise DataError(f"{path.parent} has no {path.name}: prepare it with a gaze estimator that gives features.")
     try:
         with safe_open(path, framework="numpy") as file:
-            features: NDArray[np.float32] = file.get_tensor(KEY)
+            yield file
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} cannot be read as gaze features: {error}. Prepare the source again.") from None
-    return features

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, shorten
-from dfad_bench.records.features import read_features
+from dfad_bench.records.features import features_shape, read_features
 from dfad_bench.records.manifest import COLUMNS, FEATURES, PrepareRecipe, read_batches, read_footer, read_manifest
 
 GAZE_SCHEMA_VERSION = 1
@@ -100,7 +100,9 @@ def read_gaze(root: Path, estimator: str | None = None, *, with_features: bool =
     if estimator is None or estimator in own_names(footer.recipe):
         table = read_manifest(root, GAZE_COLUMNS.names).table
         recipe, width = footer.recipe, footer.feature_dim
-        features = _features(root, FEATURES, (table.num_rows, width)) if width and with_features else None
+        features = None
+        if width and with_features:
+            features = _features(root, FEATURES, (table.num_rows, width), "Prepare the source again.")
         return _face_gaze(recipe.gaze_estimator, recipe.gaze_estimator_sha256, True, table, features)
     if estimator not in added_estimators(root):
         there = [f"{footer.recipe.gaze_estimator} (its own)", *added_estimators(root)]
@@ -108,17 +110,25 @@ def read_gaze(root: Path, estimator: str | None = None, *, with_features: bool =
             f"{root} has no gaze by {estimator!r}, only by {shorten(there)}. Add it: '{adding_command(root, estimator)}'."
         )
     path = gaze_path(root, estimator)
+    renew = f"Renew it: '{adding_command(root, estimator)}'."
     table, added = _read_added(path, root, estimator)
     if (added.faces, added.faces_sha256) != faces_digest(root):
-        raise DataError(
-            f"{path} is the gaze of other faces than the manifest now holds. Renew it: '{adding_command(root, estimator)}'."
-        )
-    name, width, features = features_name(estimator), added.recipe.feature_dim, None
+        raise DataError(f"{path} is the gaze of other faces than the manifest now holds. {renew}")
+    width, features = added.recipe.feature_dim, None
     if width and with_features:
-        if not (path.parent / name).is_file():
-            raise DataError(f"{path.parent / name} is missing. Renew it: '{adding_command(root, estimator)}'.")
-        features = _features(path.parent, name, (table.num_rows, width))
+        features = _features(path.parent, features_name(estimator), (table.num_rows, width), renew)
     return _face_gaze(added.recipe.estimator, added.recipe.estimator_sha256, False, table, features)
+
+
+def is_gaze_sound(root: Path, estimator: str) -> bool:
+    """Return whether ``read_gaze`` would read an added gaze; of the features it looks at the header only."""
+    try:
+        read_gaze(root, estimator, with_features=False)
+        footer = read_gaze_footer(root, estimator)
+        shape = (footer.faces, footer.recipe.feature_dim)
+        return not shape[1] or features_shape(root / OTHER_GAZE, features_name(estimator)) == shape
+    except DataError:
+        return False
 
 
 def read_gaze_footer(root: Path, estimator: str) -> GazeFooter:
@@ -270,14 +280,15 @@ def _read_added(path: Path, root: Path, estimator: str) -> tuple[pa.Table, GazeF
     return table, footer
 
 
-def _features(root: Path, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _features(root: Path, name: str, shape: tuple[int, int], again: str) -> NDArray[np.float32]:
+    """Return the features of that shape; ``again`` is how the user makes them anew."""
+    if not (root / name).is_file():
+        raise DataError(f"{root / name} is missing. {again}")
+    if (there := features_shape(root, name)) != shape:
+        raise DataError(f"{root / name} is {there}, expected {shape}. {again}")
     features = read_features(root, name)
-    if features.shape != shape or features.dtype != np.float32:
-        raise DataError(
-            f"{root / name} is {features.shape} {features.dtype}, expected {shape} float32. Prepare it again."
-        )
     if np.isinf(features).any():
-        raise DataError(f"{root / name} holds infinite features. Prepare it again.")
+        raise DataError(f"{root / name} holds infinite features. {again}")
     return features
 
 
