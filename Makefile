@@ -40,6 +40,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/perturbations.py
 	$(BIN)/python benchmarks/frechet.py
+	$(BIN)/python benchmarks/gaze_fid.py
 	$(BIN)/python benchmarks/gaze_fid_calibration.py
 	$(BIN)/python benchmarks/readme.py
 

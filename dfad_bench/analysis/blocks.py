@@ -66,6 +66,11 @@ class Blocks:
         held = np.bincount(cluster, weights=np.where(side, 2, 1), minlength=len(first))
         return cls(order[within], block, count.astype(np.float64), cluster, side, held.astype(np.intp) - 1)
 
+    def ordered(self, reference: Floats, candidate: Floats) -> tuple[Floats, Floats]:
+        """Return rows [N, D] and [M, D] in the order of ``rows``."""
+        values = np.concatenate([reference, candidate])[self.rows]
+        return values[: len(reference)], values[len(reference) :]
+
     @property
     def clusters(self) -> tuple[int, int, int]:
         """How many clusters the reference has, the candidate, and both."""
@@ -131,11 +136,15 @@ class Blocks:
             moved = np.empty((min(rows, resamples - begin), len(self.kind)), dtype=np.bool_)
             for row in range(len(moved)):
                 raw = _raw(seed, begin + row, len(self.kind))
-                moved[row, both] = raw[both] >> np.uint64(63) == 1
+                moved[row, both] = raw[both] >> np.uint32(31) == 1
                 moved[row, alone] = _smallest(raw[alone], to_reference) ^ (self.kind[alone] == REFERENCE)
             away = moved[:, self.cluster]
+            if not len(both):
+                in_reference = (away == self.is_candidate).astype(np.float64)
+                yield in_reference, 1.0 - in_reference
+                continue
             stays, goes = np.where(away, 0.0, 1.0), np.where(away, moved_weight, 0.0)
-            yield (np.where(self.is_candidate, goes, stays), np.where(self.is_candidate, stays, goes))
+            yield np.where(self.is_candidate, goes, stays), np.where(self.is_candidate, stays, goes)
 
     def split(self, clusters: int, resamples: int, seed: int) -> Iterator[Weights]:
         """Yield weights that deal ``clusters`` random clusters to one half and as many others to the other."""
@@ -153,17 +162,18 @@ class Blocks:
         return np.where(self.is_candidate, 0.0, weights), np.where(self.is_candidate, weights, 0.0)
 
 
-def _raw(seed: int, row: int, count: int) -> NDArray[np.uint64]:
-    """Return 64 random bits for each of ``count``; the raw stream, which NumPy promises to keep."""
-    raw: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence((seed, row, 1))).random_raw(count)
-    return raw
+def _raw(seed: int, row: int, count: int) -> NDArray[np.uint32]:
+    """Return 32 random bits for each of ``count``; from the raw stream, which NumPy promises to keep."""
+    raw = np.random.PCG64(np.random.SeedSequence((seed, row, 1))).random_raw((count + 1) // 2)
+    return np.asarray(raw, dtype="<u8").view("<u4")[:count]
 
 
-def _smallest(raw: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
+def _smallest(raw: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
     """Return which are the ``count`` smallest, of equal ones the earlier."""
     if not 0 < count < len(raw):
         return np.full(len(raw), count > 0)
     chosen = np.asarray(raw <= np.partition(raw, count - 1)[count - 1])
     if int(chosen.sum()) > count:
-        chosen[np.argsort(raw, kind="stable")[count:]] = False
+        chosen = np.zeros(len(raw), dtype=np.bool_)
+        chosen[np.argsort(raw, kind="stable")[:count]] = True
     return chosen

@@ -59,7 +59,7 @@ class MovedResamples:
         if np.linalg.eigvalsh(stretch)[0] < _SMALLEST_STRETCH and moved < 0:
             return None
         mean = (1 - moved) * own.mean + moved * other.mean + (side.mean - own.mean) @ stretch
-        return Gaussians(side.count, mean, stretch @ side.covariance @ stretch)
+        return Gaussians(side.weight, mean, stretch @ side.covariance @ stretch)
 
     def interval(self, matched: Floats, tail: float) -> tuple[float, float]:
         """Return the lowest and highest true distance that stand, 0 <= low <= high.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,12 @@ LANDMARKS = 128
 """A kernel without short features is approximated, for tests only, by its values at so many rows."""
 _RANK = 1e-9
 
-Pairs = Callable[[Floats, Floats], Floats]
+
+class Kernel(NamedTuple):
+    """pairs: values [N, M] for rows [N, D] and [M, D]; itself: the values [N] of rows [N, D] with themselves."""
+
+    pairs: Callable[[Floats, Floats], Floats]
+    itself: Callable[[Floats], Floats]
 
 
 def whiten(values: Floats) -> Floats:
@@ -46,7 +51,7 @@ def kid(blocks: Blocks, white: Floats) -> float:
     """
     if white.shape[1] <= SMALL:
         return _of_features(blocks, blocks.sums(cubic_features(white)))
-    return _of_pairs(blocks, white, cubic_kernel)
+    return _of_pairs(blocks, white, Kernel(cubic_kernel, lambda x: ((x * x).sum(axis=1) / x.shape[1] + 1.0) ** 3))
 
 
 def energy(blocks: Blocks, values: Floats) -> float:
@@ -55,7 +60,7 @@ def energy(blocks: Blocks, values: Floats) -> float:
     values [N + M, D]: rows in the blocks' order. In their unit; about 0, also below, without a difference. Exact, from
     all pairs in blocks: O(N²) time, O(N) memory.
     """
-    return _of_pairs(blocks, values, lambda x, y: -cdist(x, y))
+    return _of_pairs(blocks, values, Kernel(lambda x, y: -cdist(x, y), lambda x: np.zeros(len(x))))
 
 
 def cubic_kernel(x: Floats, y: Floats) -> Floats:
@@ -102,7 +107,7 @@ def squared_norm(reference: Floats, reference_count: Floats, candidate: Floats, 
     return norm
 
 
-def _nystrom(values: Floats, landmarks: NDArray[np.intp], kernel: Pairs) -> Floats:
+def _nystrom(values: Floats, landmarks: NDArray[np.intp], kernel: Callable[[Floats, Floats], Floats]) -> Floats:
     """Return features [N, F] whose products approximate the kernel (Williams & Seeger 2001)."""
     chosen = values[landmarks]
     eigenvalues, vectors = np.linalg.eigh(kernel(chosen, chosen))
@@ -124,42 +129,33 @@ def _of_features(blocks: Blocks, sums: Floats) -> float:
     return float(sides[0][0] / sides[0][1] + sides[1][0] / sides[1][1] - 2 * cross / pairs)
 
 
-def _of_pairs(blocks: Blocks, values: Floats, kernel: Pairs) -> float:
+def _of_pairs(blocks: Blocks, values: Floats, kernel: Kernel) -> float:
     """Return the unbiased estimate from all pairs of rows [N + M, D], a block of rows at a time."""
-    starts = np.r_[0, np.cumsum(blocks.count.astype(np.intp))]
+    rows = np.split(values, np.cumsum(blocks.count.astype(np.intp))[:-1])
     first = int(blocks.count[~blocks.is_candidate].sum())
-    sides = values[:first], values[first:]
-    found = []
-    for number, rows in enumerate(sides):
-        count = blocks.count[blocks.is_candidate == bool(number)]
-        own = _within(blocks, values, starts, bool(number), kernel)
-        found.append((_all_pairs(rows, rows, kernel, True) - own) / (count.sum() ** 2 - count @ count))
+    within = np.asarray([_all_pairs(each, each, kernel, same=True) if len(each) > 1 else 0.0 for each in rows])
+    alone = blocks.count == 1
+    within[alone] = kernel.itself(values[alone[blocks.block]])
+    sides = []
+    for side, held in ((False, values[:first]), (True, values[first:])):
+        here = blocks.is_candidate == side
+        count = blocks.count[here]
+        total = _all_pairs(held, held, kernel, same=True) - within[here].sum()
+        sides.append(total / (count.sum() ** 2 - count @ count))
     one, two, pairs = _partners(blocks)
-    shared = sum(
-        float(_all_pairs(values[starts[a] : starts[a + 1]], values[starts[b] : starts[b + 1]], kernel, False))
-        for a, b in zip(one.tolist(), two.tolist(), strict=True)
-    )
-    cross = _all_pairs(sides[0], sides[1], kernel, False) - shared
-    return float(found[0] + found[1] - 2 * cross / pairs)
+    cross = _all_pairs(values[:first], values[first:], kernel, same=False)
+    cross -= sum(_all_pairs(rows[a], rows[b], kernel, same=False) for a, b in zip(one, two, strict=True))
+    return float(sides[0] + sides[1] - 2 * cross / pairs)
 
 
-def _within(blocks: Blocks, values: Floats, starts: Any, side: bool, kernel: Pairs) -> float:
-    """Return the kernel's sum over all pairs, a row with itself included, within the blocks of one side."""
-    total = 0.0
-    for each in np.flatnonzero(blocks.is_candidate == side).tolist():
-        rows = values[starts[each] : starts[each + 1]]
-        total += float(kernel(rows, rows).sum()) if len(rows) <= BLOCK else _all_pairs(rows, rows, kernel, True)
-    return total
-
-
-def _all_pairs(x: Floats, y: Floats, kernel: Pairs, same: bool) -> float:
+def _all_pairs(x: Floats, y: Floats, kernel: Kernel, same: bool) -> float:
     """Return the kernel's sum over all pairs of rows; ``same``: y is x, and half of the pairs are enough."""
     total = 0.0
     for begin in range(0, len(x), BLOCK):
         rows = x[begin : begin + BLOCK]
-        total += float(kernel(rows, y[begin : begin + BLOCK] if same else y).sum())
+        total += float(kernel.pairs(rows, y[begin : begin + BLOCK] if same else y).sum())
         if same and begin + BLOCK < len(x):
-            total += 2 * float(kernel(rows, y[begin + BLOCK :]).sum())
+            total += 2 * float(kernel.pairs(rows, y[begin + BLOCK :]).sum())
     return total
 
 

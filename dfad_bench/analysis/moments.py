@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfad_bench.analysis.blocks import Blocks, Floats, Weights
 from dfad_bench.analysis.frechet import frechet_distances, gaussian_distance
@@ -15,12 +15,26 @@ SMALL = 8
 """Up to so many dimensions sums of products are kept for each block; above, rows are weighted anew for each resample."""
 
 
-class Gaussians(NamedTuple):
-    """R Gaussians: count [R] (sums of weights), mean [R, D], covariance [R, D, D] with divisor count − 1."""
+@dataclass(frozen=True, slots=True)
+class Gaussians:
+    """R Gaussians: weight [R] (sums of weights), mean [R, D], covariance [R, D, D] with divisor weight − 1."""
 
-    count: Floats  # type: ignore[assignment]  # hides tuple's own count, which nobody needs of it
+    weight: Floats
     mean: Floats
     covariance: Floats
+
+    @classmethod
+    def joined(cls, parts: Sequence[Gaussians]) -> Gaussians:
+        """Return the Gaussians of all parts, one after another."""
+        return cls(
+            np.concatenate([part.weight for part in parts]),
+            np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.covariance for part in parts]),
+        )
+
+    def only(self, rows: NDArray[np.bool_]) -> Gaussians:
+        """Return those that ``rows`` [R] marks."""
+        return Gaussians(self.weight[rows], self.mean[rows], self.covariance[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +62,22 @@ class Moments:
         left, right = np.triu_indices(dimensions)
         return cls(blocks, values, shift, blocks.sums(np.hstack([values, values[:, left] * values[:, right]])))
 
-    def gaussians(self, weights: Floats) -> Gaussians:
-        """Return the Gaussians that the weights [R, U] make of the rows; mean without ``shift``."""
-        count = weights @ self.blocks.count
+    @property
+    def columns(self) -> Floats:
+        """Count and sums of each block [U, 1 + D + D(D + 1)/2], or [U, 1] where D > SMALL."""
+        count = self.blocks.count[:, None]
+        return count if self.sums is None else np.hstack([count, self.sums])
+
+    def gaussians(self, weights: Floats, sums: Floats | None = None) -> Gaussians:
+        """Return the Gaussians that the weights [R, U] make of the rows; mean without ``shift``.
+
+        sums [R, 1 + D + D(D + 1)/2]: those of ``columns`` under the weights, where they are known; D <= SMALL.
+        """
         dimensions = self.values.shape[1]
         if self.sums is not None:
-            return gaussians_of_sums(count, weights @ self.sums, dimensions)
+            sums = weights @ self.columns if sums is None else sums
+            return gaussians_of_sums(sums[:, 0], sums[:, 1:], dimensions)
+        total = weights @ self.blocks.count
         mean = np.empty((len(weights), dimensions))
         covariance = np.empty((len(weights), dimensions, dimensions))
         for row, each in enumerate(weights):
@@ -61,10 +85,10 @@ class Moments:
             held = np.flatnonzero(weight)
             rows = self.values[held]
             weighted = rows * weight[held, None]
-            mean[row] = weighted.sum(axis=0) / count[row]
-            covariance[row] = weighted.T @ rows / count[row] - np.outer(mean[row], mean[row])
-            covariance[row] *= count[row] / (count[row] - 1)
-        return Gaussians(count, mean, covariance)
+            mean[row] = weighted.sum(axis=0) / total[row]
+            covariance[row] = weighted.T @ rows / total[row] - np.outer(mean[row], mean[row])
+            covariance[row] *= total[row] / (total[row] - 1)
+        return Gaussians(total, mean, covariance)
 
     def distances(self, draws: Iterable[Weights]) -> Floats:
         """Return the Fréchet distance [R] of each weighting."""
@@ -76,8 +100,7 @@ class Moments:
 
         NaN where nothing, or a single row, is left of a side.
         """
-        assert self.sums is not None
-        columns = np.hstack([self.blocks.count[:, None], self.sums])
+        columns = self.columns
         sides = []
         for side in (False, True):
             here = self.blocks.is_candidate == side
@@ -100,11 +123,6 @@ def gaussians_of_sums(count: Floats, sums: Floats, dimensions: int) -> Gaussians
     product = sums[:, dimensions:] - mean[:, left] * mean[:, right]
     covariance[:, left, right] = covariance[:, right, left] = product * (count / (count - 1))[:, None]
     return Gaussians(count, mean, covariance)
-
-
-def joined(parts: Sequence[Gaussians]) -> Gaussians:
-    """Return the Gaussians of all parts, one after another."""
-    return Gaussians(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def between(reference: Gaussians, candidate: Gaussians) -> Floats:

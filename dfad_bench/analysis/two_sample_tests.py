@@ -38,36 +38,39 @@ def run_tests(moments: Moments, white: Floats, resamples: int, seed: int) -> PVa
     exchangeable = blocks.exchangeable()
     draws = blocks.exchanged(resamples, seed) if exchangeable else blocks.resampled(resamples, seed)
     cubic, distances = features_for_tests(moments.values, white)
-    cut = cubic.shape[1]
     features = np.hstack([cubic, distances])
-    sums = blocks.sums(features - features.mean(axis=0))
+    own = moments.columns.shape[1]
+    columns = np.hstack([moments.columns, blocks.sums(features - features.mean(axis=0))])
+    parts = slice(own, own + cubic.shape[1]), slice(own + cubic.shape[1], None)
     whole = [moments.gaussians(weights) for weights in blocks.whole]
-    observed_sums = [weights @ sums for weights in blocks.whole]
+    whole_sums = [weights @ columns for weights in blocks.whole]
     observed = float(between(whole[0], whole[1])[0])
-    found, kid, energy = [], [], []
+    found: list[Floats] = []
+    norms: tuple[list[Floats], list[Floats]] = [], []
     for weights in draws:
-        sides = [moments.gaussians(side) for side in weights]
-        totals = [side @ sums for side in weights]
+        one = weights[0] @ columns
+        # What is not dealt to one side is dealt to the other, unless clusters with blocks of two sizes swap them.
+        two = whole_sums[0] + whole_sums[1] - one if exchangeable and not blocks.clusters[2] else weights[1] @ columns
+        sides = [moments.gaussians(each, sums[:, :own]) for each, sums in zip(weights, (one, two), strict=True)]
         if exchangeable:
             found.append(between(sides[0], sides[1]))
         else:
             found.append(MovedResamples(sides[0], sides[1], whole[0], whole[1], observed).matched())
             # Each side's resampled mean feature, less its own mean feature.
-            totals = [
-                total - mine.count[:, None] / own.count * own_total
-                for total, mine, own, own_total in zip(totals, sides, whole, observed_sums, strict=True)
-            ]
-        kid.append(squared_norm(totals[0][:, :cut], sides[0].count, totals[1][:, :cut], sides[1].count))
-        energy.append(squared_norm(totals[0][:, cut:], sides[0].count, totals[1][:, cut:], sides[1].count))
-    own_kid, own_energy = (
-        squared_norm(observed_sums[0][:, part], whole[0].count, observed_sums[1][:, part], whole[1].count)
-        for part in (slice(None, cut), slice(cut, None))
-    )
+            one, two = (
+                np.hstack([sums[:, :own], sums[:, own:] - sums[:, :1] * (all_of[:, own:] / all_of[:, :1])])
+                for sums, all_of in ((one, whole_sums[0]), (two, whole_sums[1]))
+            )
+        for part, norm in zip(parts, norms, strict=True):
+            norm.append(squared_norm(one[:, part], one[:, 0], two[:, part], two[:, 0]))
+    observed_norms = [
+        float(squared_norm(whole_sums[0][:, part], whole_sums[0][:, 0], whole_sums[1][:, part], whole_sums[1][:, 0])[0])
+        for part in parts
+    ]
     return PValues(
         "permutation" if exchangeable else "matched bootstrap",
         p_value(observed, np.concatenate(found)),
-        p_value(float(own_kid[0]), np.concatenate(kid)),
-        p_value(float(own_energy[0]), np.concatenate(energy)),
+        *(p_value(seen, np.concatenate(norm)) for seen, norm in zip(observed_norms, norms, strict=True)),
     )
 
 

@@ -7,17 +7,19 @@ each choice (null, bias, interval, tests) is in ``benchmarks/gaze_fid_calibratio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from dfad_bench.analysis.blocks import Blocks, Floats, Ints
 from dfad_bench.analysis.frechet import GaussianStatistics, finite_rows, frechet_distance
 from dfad_bench.analysis.frechet_bias import jackknife, jackknife_bias
 from dfad_bench.analysis.frechet_interval import MovedResamples, basic_interval
 from dfad_bench.analysis.kernels import energy, kid, whiten
-from dfad_bench.analysis.moments import SMALL, Gaussians, Moments, between, joined
+from dfad_bench.analysis.moments import SMALL, Gaussians, Moments, between
 from dfad_bench.analysis.two_sample_tests import Method, run_tests
 from dfad_bench.errors import DataError
 from dfad_bench.scoring.statistics.intervals import Influence, expanded
@@ -108,28 +110,34 @@ def compare_samples(
     other. A row that stands by itself has one of its own. null: from ``real_null``, to be shared by many comparisons
     with the same reals; otherwise it is made of ``reference``, whose halves are smaller, and scaled.
 
-    The same rows give the same numbers in any order (but for rounding and where two clusters have the same smallest row).
+    The same rows give the same numbers in any order (but where two clusters have the same smallest row).
     Up to D = 8 a thousand resamples cost little; above, each is O(N D² + D³), the interval is the basic one, and fewer
     resamples will do. Raises DataError where N or M <= D or < 2, D differs, a number is NaN or infinite, a column is
     constant, or a side has fewer than two clusters; ValueError where rows and clusters are not equally many.
     """
     first, second = finite_rows(reference, "reference"), finite_rows(candidate, "candidate")
-    one, two = GaussianStatistics.of(first), GaussianStatistics.of(second)
-    distance = frechet_distance(one, two)
+    if first.shape[1] != second.shape[1]:
+        raise DataError(f"The reference has rows of {first.shape[1]} numbers, the candidate of {second.shape[1]}.")
     blocks = Blocks.of(first, second, reference_cluster, candidate_cluster)
     clusters = blocks.clusters
+    # Sums are made in the blocks' order, so that not even rounding depends on the caller's.
+    one, two = (GaussianStatistics.of(rows) for rows in blocks.ordered(first, second))
+    distance = frechet_distance(one, two)
     for what, held in (("reference", clusters[0]), ("candidate", clusters[1])):
         if held < 2:
             raise DataError(f"The {what} comes from one cluster (a person or a video); there must be two or more.")
     moments = Moments.of(blocks, first, second)
-    left_out, kind = jackknife(moments)
-    bias = jackknife_bias(distance, left_out, kind)
-    low, high = _interval(moments, distance, bias, left_out, kind, resamples, seed)
     white = whiten(moments.values)
-    tests = run_tests(moments, white, resamples, seed)
-    if null is None:
-        fewer = min(len(first), len(second))
-        null = real_null(first, reference_cluster, fewer, resamples=resamples, seed=seed)
+    # The products are too small for BLAS to share out (its threads would wait for each other), and how it shares rounds.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as pool:
+        energy_distance = pool.submit(energy, blocks, moments.values)  # SciPy lets go of the interpreter
+        left_out, kind = jackknife(moments)
+        bias = jackknife_bias(distance, left_out, kind)
+        low, high = _interval(moments, distance, bias, left_out, kind, resamples, seed)
+        tests = run_tests(moments, white, resamples, seed)
+        if null is None:
+            fewer = min(len(first), len(second))
+            null = real_null(first, reference_cluster, fewer, resamples=resamples, seed=seed)
     scale = (1 / len(first) + 1 / len(second)) / (2 / null.faces)
     return TwoSample(
         dimensions=first.shape[1],
@@ -155,7 +163,7 @@ def compare_samples(
         null_scale=scale,
         kid=kid(blocks, white),
         kid_p=tests.kid,
-        energy=energy(blocks, moments.values),
+        energy=energy_distance.result(),
         energy_p=tests.energy,
         resamples=resamples,
         seed=seed,
@@ -182,9 +190,9 @@ def real_null(reals: ArrayLike, cluster: Ints, faces: int, *, resamples: int = 1
     found, held = [], []
     for weights in blocks.split(half, resamples, seed):
         sides = [moments.gaussians(side) for side in weights]
-        enough = np.minimum(sides[0].count, sides[1].count) > rows.shape[1]
-        found.append(between(*(Gaussians(*(part[enough] for part in side)) for side in sides)))
-        held += [side.count[enough] for side in sides]
+        enough = np.minimum(sides[0].weight, sides[1].weight) > rows.shape[1]
+        found.append(between(sides[0].only(enough), sides[1].only(enough)))
+        held += [side.weight[enough] for side in sides]
     return RealNull(np.sort(np.concatenate(found)), float(np.concatenate(held).mean()), half)
 
 
@@ -198,7 +206,7 @@ def _interval(
     if moments.values.shape[1] > SMALL:
         return basic_interval(distance - bias, moments.distances(draws), tail)
     parts = [(moments.gaussians(reference), moments.gaussians(candidate)) for reference, candidate in draws]
-    one, two = (joined([part[side] for part in parts]) for side in (0, 1))
+    one, two = (Gaussians.joined([part[side] for part in parts]) for side in (0, 1))
     whole = [moments.gaussians(weights) for weights in moments.blocks.whole]
     moved = MovedResamples(one, two, whole[0], whole[1], distance)
     return moved.interval(moved.matched(), tail)

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import field_validator
 
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.records.categorical import Categorical, Rows
 from dfad_bench.records.results import PerturbationRecord
-from dfad_bench.types import Leaf
+from dfad_bench.types import REAL, Leaf
 
 SCHEMA_VERSION = 2
 VAL = "val"
@@ -77,6 +78,14 @@ class Context(Strict):
     """Faces the protocol selects for testing, evaluated or not."""
     skipped: dict[str, int]
     """Faces selected but not evaluated, by reason."""
+
+    @field_validator("classes")
+    @classmethod
+    def _real_and_fakes(cls, classes: list[LeafRecord]) -> list[LeafRecord]:
+        names = {leaf.name for leaf in classes}
+        if REAL not in names or len(names) < 2 or len(names) < len(classes):
+            raise ValueError(f"must be {REAL} and at least one other, each once")
+        return classes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,6 @@ from dfad_bench.records.categorical import Rows, concatenated
 from dfad_bench.records.predictions import VAL
 from dfad_bench.records.results import MEAN, POOLED
 from dfad_bench.scoring.faces import Faces
-from dfad_bench.scoring.metrics.balanced_accuracy import of_counts as balanced_accuracy
 from dfad_bench.scoring.questions import Asked
 from dfad_bench.scoring.views import DetectionView, Metric, Undefined, Value, check_two_classes
 from dfad_bench.types import REAL
@@ -86,7 +85,9 @@ def _threshold_on_val(faces: Faces) -> float | str:
     except Undefined as undefined:
         return f"val has {undefined}"
     curve = view.curve
-    best = int(np.argmax(balanced_accuracy(curve.true_positives, curve.false_positives, curve.fakes, curve.reals)))
+    # In whole numbers, as balanced accuracy rises with it: rounding would choose between thresholds that are as good.
+    found, spoilt = curve.true_positives.astype(np.int64), curve.false_positives.astype(np.int64)
+    best = int(np.argmax(found * curve.reals - spoilt * curve.fakes))
     upper, lower = curve.threshold[best], curve.threshold[min(best + 1, len(curve.threshold) - 1)]
     if best == 0:  # nothing is called fake
         return float(np.nextafter(lower, np.inf))

@@ -22,7 +22,7 @@ from dfad_bench.types import REAL
 MSP, ENERGY = "@msp", "@energy"
 """What stands behind a metric's name: by which sign unknown faces are told, maximum softmax probability
 (Hendrycks & Gimpel, ICLR 2017) or energy (Liu et al., NeurIPS 2020, equation 4, at temperature 1)."""
-_KNOWN_ACCEPTED = 0.95
+_KNOWN_REJECTED = 0.05
 NO_UNKNOWN, NO_KNOWN = "every test face is of a class that training has", "no test face is of a class that training has"
 
 
@@ -52,7 +52,7 @@ def fpr95(view: DetectionView) -> Value:
     The strictest threshold that accepts at least 95 % of the known faces; nothing is interpolated.
     """
     check_two_classes(view)
-    return 1 - view.curve.tpr_at(1 - _KNOWN_ACCEPTED + 1e-12)  # 1 − 0.95 is a little less than 0.05 in binary
+    return 1 - view.curve.tpr_at(_KNOWN_REJECTED)
 
 
 def oscr(view: OpenSetView) -> Value:

@@ -100,7 +100,7 @@ def test_time_does_not_grow_with_the_square_of_the_number_of_hashes() -> None:
 def _hash(number: int, *flipped: int) -> str:
     """Return one of a few hashes that are far from each other, with some bits flipped."""
     base = np.random.default_rng(number).integers(0, 2**63)
-    return f"{int(base) ^ sum(1 << place for place in flipped):016x}"
+    return f"{int(base) ^ sum(1 << place for place in set(flipped)):016x}"
 
 
 def _find(rows: list[Row], root: Path = Path("nowhere")) -> NearDuplicateAudit:

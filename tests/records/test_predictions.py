@@ -404,9 +404,14 @@ def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path, bad: Any) ->
     assert "a score of a is not finite" in refusal(path)
 
 
-def test_logits_where_there_are_no_classes_are_refused(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "p.parquet", [row()], classes=())
-    assert "every face needs 0 logits" in refusal(path)
+@pytest.mark.parametrize("names", [[], ["real"], ["gan_a", "diffusion_a"], ["real", "gan_a", "gan_a"]])
+def test_classes_that_are_not_real_and_others_each_once_are_refused(tmp_path: Path, names: list[str]) -> None:
+    stored = json.loads(context().model_dump_json())
+    leaf = {each["name"]: each for each in stored["classes"]}
+    stored["classes"] = [leaf[name] for name in names]
+    table = pa.Table.from_pylist([row()], schema=COLUMNS.with_metadata({b"dfad_bench": json.dumps(stored).encode()}))
+    pq.write_table(table, tmp_path / "p.parquet")
+    assert "classes: Value error, must be real and at least one other, each once" in refusal(tmp_path / "p.parquet")
 
 
 # --- counts --------------------------------------------------------------------------------------------------------

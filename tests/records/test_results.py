@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.records.json_files import write_text
-from dfad_bench.records.results import Result, read_result, write_result
+from dfad_bench.records.results import Result, read_result, same_score, write_result
 from tests.records.builders import result, score
 
 
@@ -63,6 +63,40 @@ def test_a_score_that_is_no_number_cannot_be_made_because_json_would_turn_it_int
 ) -> None:
     with pytest.raises(ValidationError, match="finite"):
         score(**{field: number})
+
+
+LAST_BIT = 0.3 + 1e-12
+WHOLE = {"value": 0.3, "low": 0.2, "high": 0.4, "interval": "bca", "delong": (0.25, 0.35), "clusters": 7}
+
+
+@pytest.mark.parametrize(
+    "change", [{"value": LAST_BIT}, {"low": 0.2 - 1e-12}, {"high": 0.4 + 1e-12}, {"delong": (0.25, 0.35 + 1e-12)}, {}]
+)
+def test_scores_that_differ_in_the_last_bits_are_the_same(change: dict[str, Any]) -> None:
+    assert same_score(score(**WHOLE), score(**WHOLE | change))
+    assert same_score(score(**WHOLE | change), score(**WHOLE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": 0.3 + 1e-6},
+        {"value": None, "reason": "one class only"},
+        {"low": None, "high": None, "interval": None, "no_interval": "one cluster"},
+        {"low": 0.2001},
+        {"delong": None},
+        {"delong": (0.25, 0.36)},
+        {"interval": "percentile"},
+        {"clusters": 8},
+        {"n": 11},
+        {"group": "mean"},
+        {"unit": "video"},
+        {"unknown": 1},
+    ],
+)
+def test_scores_that_differ_in_anything_else_are_not(change: dict[str, Any]) -> None:
+    assert not same_score(score(**WHOLE), score(**WHOLE | change))
+    assert not same_score(score(**WHOLE | change), score(**WHOLE))
 
 
 def test_a_missing_result_is_told_how_to_get_one(tmp_path: Path) -> None:

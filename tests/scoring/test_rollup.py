@@ -40,6 +40,17 @@ def test_probabilities_sum_to_one_at_every_level(level: str, logits: NDArray[np.
     np.testing.assert_allclose(rolled.sum(axis=1), 1, atol=1e-12)
 
 
+@given(LOGITS, st.permutations(CLASSES))
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_order_of_the_classes_changes_no_more_than_the_last_bit(
+    level: str, logits: NDArray[np.float64], classes: list[Leaf]
+) -> None:
+    moved = softmax(logits)[:, [CLASSES.index(leaf) for leaf in classes]]
+    np.testing.assert_allclose(
+        roll_up(moved, classes, level), roll_up(softmax(logits), CLASSES, level), rtol=0, atol=1e-15
+    )
+
+
 def test_a_value_is_the_sum_of_its_leaves() -> None:
     shares = np.asarray([[0.1, 0.2, 0.3, 0.4]])  # real, ddpm, simswap, stylegan3
     np.testing.assert_allclose(roll_up(shares, CLASSES, "family"), [[0.1, 0.2, 0.7]])

@@ -5,19 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfad_bench import registry
+from dfad_bench.records.categorical import Categorical
 from dfad_bench.records.predictions import VAL
+from dfad_bench.scoring.detection import Detector
+from dfad_bench.scoring.faces import frames
 from dfad_bench.scoring.score import Options, score
 from dfad_bench.scoring.views import Metric
 from dfad_bench.types import REAL
-from tests.scoring.builders import Face, pick, predictions, scores_of
+from tests.scoring.builders import CLASSES, Face, pick, predictions, scores_of
 
 GENERATORS = (REAL, "ddpm", "simswap", "stylegan3", "sd15", "flux")
 FACES = st.builds(
@@ -122,6 +128,58 @@ def test_scores_that_are_no_probabilities_have_no_accuracy_but_an_auc() -> None:
     assert pick(scores, "auc", "ddpm").value == pytest.approx(3 / 4)
 
 
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=15))
+@example([(False, -1)] + [(False, 0)] * 6 + [(False, 1)] * 3 + [(True, 0)] * 3 + [(True, 1)] * 2)  # 0.4 + 0.7 = 1 + 0.1
+def test_the_threshold_from_val_is_the_highest_of_those_with_the_best_balanced_accuracy(
+    pairs: list[tuple[bool, int]],
+) -> None:
+    val = [Face("ddpm" if fake else REAL, VAL, fake_score=float(score)) for fake, score in pairs]
+    threshold = Detector.of(frames(predictions(val)), same_domain=False).threshold
+    reals, fakes = ([score for fake, score in pairs if fake is which] for which in (False, True))
+    if not reals or not fakes:
+        assert threshold == f"val has no {'real' if fakes else 'fake'} face"
+        return
+    assert isinstance(threshold, float)
+
+    def balanced(threshold: float) -> Fraction:
+        found, spared = sum(each >= threshold for each in fakes), sum(each < threshold for each in reals)
+        return Fraction(found, len(fakes)) + Fraction(spared, len(reals))
+
+    tried = [number / 2 for number in range(-10, 11)]  # every score, the middles between them, and beyond both ends
+    best = max(map(balanced, tried))
+    assert balanced(threshold) == best
+    higher = [each for each in tried if balanced(each) == best and each > threshold]
+    called = sum(each >= threshold for _, each in pairs)
+    assert all(sum(score >= each for _, score in pairs) == called for each in higher)
+
+
+def test_the_threshold_lies_in_the_middle_between_two_scores_of_val() -> None:
+    val = [Face(REAL, VAL, fake_score=0.25), Face("ddpm", VAL, fake_score=0.75)]
+    faces = [*val, Face(REAL, fake_score=0.49), Face("ddpm", fake_score=0.5), Face("ddpm", fake_score=0.4)]
+    report = score(predictions(faces), Options(0))
+    assert report.scoring.thresholds == {"frame": 0.5, "video": 0.5}
+    assert pick(report.scores, "accuracy@val", "ddpm").value == pytest.approx(2 / 3)
+    assert pick(report.scores, "accuracy@oracle", "ddpm").value == pytest.approx(2 / 3)
+
+
+def test_a_detector_that_is_worst_upside_down_calls_nothing_fake() -> None:
+    val = [Face(REAL, VAL, fake_score=1.0), Face("ddpm", VAL, fake_score=0.0)]
+    report = score(predictions([*val, Face(REAL, fake_score=1.0), Face("ddpm", fake_score=0.0)]), Options(0))
+    assert pick(report.scores, "accuracy@val", "ddpm").value == 0.5
+    assert report.scoring.thresholds["frame"] == np.nextafter(1.0, 2.0)
+
+
+def test_the_same_fake_in_two_subsets_is_tested_in_both() -> None:
+    faces = [Face("ddpm", subset, fake_score=0.9, id="f") for subset in ("seen", "unseen")]
+    scores = scores_of([*faces, Face(REAL, fake_score=0.1)])
+    for subset in ("seen", "unseen"):
+        assert (pick(scores, "auc", "ddpm", subset=subset).value, pick(scores, "auc", "ddpm", subset=subset).n) == (
+            1,
+            2,
+        )
+
+
 # --- attribution ---------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +248,7 @@ def test_only_the_levels_of_the_protocol_are_scored() -> None:
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(FACES, max_size=25), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_bit_of_a_report(faces: list[Face], random: Any) -> None:
     made = predictions(faces)
@@ -250,6 +308,39 @@ def test_a_metric_that_gives_nan_has_no_value(monkeypatch: pytest.MonkeyPatch) -
     third_party(monkeypatch, Metric(lambda view: float("nan"), ("detection",), True))
     found = pick(scores_of(TWO_CLASSES), "theirs", "ddpm")
     assert (found.value, found.reason) == (None, "the metric gave nan")
+
+
+@pytest.mark.slow
+def test_a_million_faces_are_scored_and_agree_with_scikit_learn() -> None:
+    count = 1_000_000
+    rng = np.random.default_rng(0)
+    names = np.asarray([leaf.name for leaf in CLASSES])
+    generator = rng.integers(0, 4, count)
+    logits = rng.normal(size=(count, 4)).astype(np.float32)
+    logits[np.arange(count), generator] += 1
+    fake_score = (1 - 1 / (1 + np.exp(-logits[:, 0]))).astype(np.float32).astype(np.float64).round(4)
+    few = predictions([Face(leaf.name) for leaf in CLASSES])
+    rows = generator.astype(np.intp)
+    many = replace(
+        few.take(rows),
+        id=pa.array([f"{number:07d}" for number in range(count)]),
+        video=Categorical.of([f"v{number // 32}" for number in range(count)]),
+        fake_score=fake_score,
+        logits=logits,
+    )
+    report = score(many, Options(resamples=0))
+    is_fake = generator > 0
+    found = pick(report.scores, "auc", "pooled")
+    assert (found.n, found.value) == (count, pytest.approx(roc_auc_score(is_fake, fake_score), abs=1e-12))
+    precision = pick(report.scores, "average_precision", "pooled").value
+    assert precision == pytest.approx(average_precision_score(is_fake, fake_score), abs=1e-10)
+    for value, name in enumerate(names):
+        accuracy = pick(report.scores, "accuracy", str(name), level="generator").value
+        assert accuracy == pytest.approx((logits[generator == value].argmax(axis=1) == value).mean())
+    # Every fourth frame or so of a video is of each generator: a video is one of each.
+    assert pick(report.scores, "auc", "pooled", unit="video").n == len(
+        np.unique(np.arange(count) // 32 * 4 + generator)
+    )
 
 
 def test_scoring_needs_no_torch() -> None:
