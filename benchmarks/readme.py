@@ -35,8 +35,9 @@ def lines() -> list[str]:
     for row in rows("audit"):
         ratio = f"{row['speed']:.0f} × comparing all pairs" if "speed" in row else ""
         told.append(f"| audit: {row['what']}, {row['faces']:,} faces | {row['seconds']:.1f} s | {ratio} |")
-    told += scoring_lines()
-    told += ["", *face_lines(), "", *gaze_lines(), "", *coverage_lines(), "", *perturbation_lines()]
+    told += [*scoring_lines(), *gaze_fid_lines()]
+    told += ["", *face_lines(), "", *gaze_lines(), "", *coverage_lines(), "", *calibration_lines(), "", *power_lines()]
+    told += ["", *perturbation_lines()]
     machine = json.loads((RESULTS / "prepare.json").read_text(encoding="utf-8"))["machine"]
     return [*told, "", f"On {machine['cores']} cores, Python {machine['python']}, {machine['platform']}."]
 
@@ -57,6 +58,62 @@ def scoring_lines() -> list[str]:
                 f"| {row['what']} over {row['frames']:,} frames in {row['clusters']:,} clusters | {row['seconds']:.1f} s "
                 f"| {row['speed']:.0f} × calling scikit-learn as often |"
             )
+    return told
+
+
+def gaze_fid_lines() -> list[str]:
+    """Return the rows of the whole table of gaze-FID and of the Fréchet distance alone."""
+    told = []
+    for row in rows("gaze_fid"):
+        faces = f"{row['generators']} generators, {row['faces']:,} faces a side, {row['resamples']:,} resamples"
+        persons = ", the same in reals and fakes" if row["same_people"] else ""
+        told.append(f"| gaze-FID: {faces}; {frames(row['faces_a_person'])}{persons} | {row['seconds']:.1f} s |  |")
+    for row in rows("frechet"):
+        ratio = f"{row['speed']:.2g} × SciPy's `sqrtm`"
+        told.append(f"| Fréchet distance, {row['dimensions']} dimensions | {row['seconds']:.3f} s | {ratio} |")
+    return told
+
+
+def frames(of_a_person: int) -> str:
+    """Return how many faces of each person there are, in words."""
+    return "a face a person" if of_a_person == 1 else f"{of_a_person} faces a person"
+
+
+def calibration_lines() -> list[str]:
+    """Return the table of how gaze-FID's p-values and intervals behave where reals and fakes do not differ."""
+    chosen = [row for row in rows("gaze_fid_calibration") if row["what"] == "no difference"]
+    setting = f"{chosen[0]['simulations']} simulations of {chosen[0]['faces']} faces a side"
+    told = [
+        f"| gaze-FID where nothing differs, {setting} | p ≤ 0.05: Fréchet, KID, energy | p uniform? Kolmogorov-Smirnov's p "
+        "| the 95 % interval holds 0 |",
+        "|---|---|---|---|",
+    ]
+    meaning = {
+        "independent": "a face a person",
+        "clustered": "10 faces a person, other people in the fakes",
+        "shared": "10 faces a person, the same people in the fakes",
+        "unlike": "10 faces a person in the reals, one in the fakes",
+    }
+    for row in chosen:
+        shares = ", ".join(f"{row[f'{test}_up_to_0.05']:.1%}" for test in ("p", "kid_p", "energy_p"))
+        uniform = ", ".join(f"{row[f'{test}_ks']:.2f}" for test in ("p", "kid_p", "energy_p"))
+        told.append(f"| {meaning[row['scenario']]} | {shares} | {uniform} | {row['interval_covers_0']:.1%} |")
+    return told
+
+
+def power_lines() -> list[str]:
+    """Return the table of how often gaze-FID's tests see a small difference."""
+    chosen = [row for row in rows("gaze_fid_calibration") if row["what"] == "power"]
+    sizes = sorted({row["faces"] for row in chosen})
+    told = [
+        f"| differences seen at p ≤ 0.05 by Fréchet, KID, energy; {chosen[0]['simulations']} simulations, a face a person "
+        f"| {' | '.join(f'{size:,} faces a side' for size in sizes)} |",
+        "|---|" + "---|" * len(sizes),
+    ]
+    for difference in sorted({row["difference"] for row in chosen}):
+        seen = {row["faces"]: row for row in chosen if row["difference"] == difference}
+        cells = [", ".join(f"{seen[size][test]:.0%}" for test in ("frechet", "kid", "energy")) for size in sizes]
+        told.append(f"| {difference} ({seen[sizes[0]]['truth']:.2f} deg²) | {' | '.join(cells)} |")
     return told
 
 

@@ -81,6 +81,7 @@ def doctor(format: FormatOption = Format.human) -> None:
 
 
 app.command("list")(listing.list_)
+app.command()(listing.schema)
 app.command()(data_commands.prepare)
 app.command()(data_commands.audit)
 

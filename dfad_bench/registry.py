@@ -113,9 +113,16 @@ def find(kind: str, name: str) -> Entry:
 
 
 def get(kind: str, name: str) -> Any:
-    """Import one plugin and return the object it exposes (for a protocol file: its path)."""
+    """Import the plugin of that name, or of a file, and return the object it exposes; raises as ``find`` and ``load`` do."""
+    return load(kind, find(kind, name))
+
+
+def load(kind: str, entry: Entry) -> Any:
+    """Import one plugin and return the object it exposes (for a protocol file: its path).
+
+    Where several are wanted, ``entries`` and this look for plugins once, ``get`` once for each.
+    """
     what = KINDS[kind]
-    entry = find(kind, name)
     if entry.entry_point is not None:
         loaded = entry.entry_point.load()
     elif what.suffix != ".py":
@@ -128,6 +135,7 @@ def get(kind: str, name: str) -> Any:
     if not isinstance(loaded, ModuleType):
         return loaded
     if not hasattr(loaded, what.attribute):
+        name = entry.origin if entry.is_local_file else entry.name
         raise UsageError(f"{name}: a {what.singular} file must expose {what.attribute}. See CONTRIBUTING.md.")
     return getattr(loaded, what.attribute)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -99,6 +100,16 @@ def test_every_command_of_the_table_of_datasets_is_one_that_prepare_takes(reposi
         name, settings = split_hub(each["source"])
         given = [*settings, *(each["settings"] or ()), *([f"path_map={each['path_map']}"] if each["path_map"] else ())]
         assert build_source(name, given)
+
+
+def test_the_figures_of_the_readme_are_those_that_the_benchmarks_kept(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    readme = importlib.import_module("readme")
+    shown = (repository / "README.md").read_text(encoding="utf-8").partition(readme.BEGIN)[2].partition(readme.END)[0]
+    assert shown.strip().splitlines() == readme.lines()
+    assert {"Fréchet distance", "gaze-FID"} <= set(re.findall(r"^\| (Fréchet distance|gaze-FID)", shown, re.MULTILINE))
 
 
 def test_ci_runs_the_test_command_of_the_readme(repository: Path) -> None:

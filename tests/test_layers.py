@@ -38,7 +38,7 @@ def test_the_house_as_it_stands_keeps_every_rule(repository: Path) -> None:
         ("dfad_bench/records/manifest.py", "import dfad_bench.prepare.crop", "Imports go down the floors"),
         ("dfad_bench/scoring/score.py", "import torch", "no torch"),
         ("dfad_bench/run.py", "import baselines.resnet18", "never mentions a model"),
-        ("baselines/chance.py", "import dfad_bench.run", "A baseline uses modelling"),
+        ("baselines/chance.py", "import dfad_bench.run", "A model uses modelling"),
     ],
 )
 def test_a_planted_violation_is_reported(copy: Path, file: str, planted: str, rule: str) -> None:

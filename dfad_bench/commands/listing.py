@@ -1,4 +1,4 @@
-"""The command ``list``."""
+"""The commands ``list`` and ``schema``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ def list_(
     cells = [[row[column] for column in columns] for row in rows]
     notes = [f"{row['file']}: sha256 {row['sha256']}, {row['url']}" for row in rows if row.get("url")]
     console.show_table(f"{len(rows)} {name.replace('_', ' ')}", columns, cells, notes)
+
+
+def schema(
+    name: Annotated[str, typer.Argument(help="result, predictions, comparison, robustness or gaze-fid.")],
+) -> None:
+    """Print the JSON Schema of what is written: of a predictions file, that of the JSON in its footer."""
+    from dfad_bench.records.schemas import json_schema
+
+    console.show_json(json_schema(name))
 
 
 def _weights() -> list[dict[str, Any]]:

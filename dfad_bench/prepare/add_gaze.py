@@ -113,18 +113,9 @@ def add_gaze(
         return adding.run(built, estimator, workers, on_progress)
 
 
-_SPLITS = frozenset(["train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"])
-"""What ``load_dataset`` takes for the name of a split, wherever it stands in the name of a file."""
-
-
 def _check_file_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         raise UsageError(f"An estimator called {name!r} cannot name a file: use letters, digits, '_' and '-'.")
-    if words := _SPLITS & set(re.split(r"[-_0-9]+", name.lower())):
-        raise UsageError(
-            f"A file called {name} would keep load_dataset from opening the manifest, which would take "
-            f"{shorten(sorted(words))} for a split. Call the estimator something else."
-        )
 
 
 def _own(root: Path, footer: Footer, name: str, recipe: GazeRecipe, overwrite: bool) -> GazeReport:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from dfad_bench.errors import UsageError, did_you_mean
+from dfad_bench.records.manifest import RESERVED
 from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES, Taxonomy, known
 from dfad_bench.types import REAL
 
@@ -57,6 +58,11 @@ class Labeller:
             if {family, forgery_type} - {None, REAL}:
                 raise UsageError(f"{where}: a real face is labelled family {family}, forgery type {forgery_type}.")
             return Label(REAL, REAL, REAL)
+        if name.lower() in RESERVED:
+            raise UsageError(
+                f"{where}: no generator can be called {name!r}, as scores call numbers of several generators. "
+                "Give it another name."
+            )
         entry = self.taxonomy.find(name)
         for value, allowed, kind in ((family, FAMILIES, "family"), (forgery_type, FORGERY_TYPES, "forgery type")):
             if value is not None and value not in allowed:

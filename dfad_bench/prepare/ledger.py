@@ -32,6 +32,7 @@ from dfad_bench.records.manifest import (
     SKIPPED_COLUMNS,
     Footer,
     with_footer,
+    without_split_words,
 )
 from dfad_bench.types import Annotation, RawImage
 
@@ -54,7 +55,7 @@ class PartName:
     @property
     def folder(self) -> str:
         """The part's folder below ``faces/`` and ``gaze/``."""
-        return f"{self.generator}/{self.index:05d}"
+        return f"{without_split_words(self.generator)}/{self.index:05d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,10 @@ class Ledger:
 
     def path(self, part: PartName) -> Path:
         """Return the part's Parquet file."""
-        return self._parts / f"{part.folder}.parquet"
+        return self._file(part.folder)
+
+    def _file(self, folder: str) -> Path:
+        return self._parts / f"{folder}.parquet"
 
     def summary(self, part: PartName) -> PartSummary | None:
         """Return what a finished part says of itself, or None where it is absent or damaged."""
@@ -115,8 +119,8 @@ class Ledger:
 
     def write(self, part: PartName, inputs: str, faces: Iterable[tuple[list[PreparedFace], list[Skip]]]) -> PartSummary:
         """Write a part from batches of faces as they come; only rows are held in memory."""
-        self.discard(part)
-        temporary = {kind: self._temporary(kind, part) for kind in ("faces", "gaze")}
+        self.discard(part.folder)
+        temporary = {kind: self._temporary(kind, part.folder) for kind in ("faces", "gaze")}
         rows, skips = [], []
         for prepared, skipped in faces:
             skips += skipped
@@ -145,34 +149,37 @@ class Ledger:
         write_table(path, pa.Table.from_pylist(rows, schema))
         return summary
 
-    def discard(self, part: PartName) -> None:
-        """Remove a part, its row file first, so that no row ever names a file that has gone."""
-        self.path(part).unlink(missing_ok=True)
+    def discard(self, folder: str) -> None:
+        """Remove the part in a folder, its row file first, so that no row ever names a file that has gone."""
+        self._file(folder).unlink(missing_ok=True)
         for kind in ("faces", "gaze"):
-            for folder in (self.root / kind / part.folder, self._temporary(kind, part)):
-                if folder.is_dir():
-                    shutil.rmtree(folder)
-                    if not any(folder.parent.iterdir()):
-                        folder.parent.rmdir()
+            for path in (self.root / kind / folder, self._temporary(kind, folder)):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                    if not any(path.parent.iterdir()):
+                        path.parent.rmdir()
 
-    def stale(self, wanted: Sequence[PartName]) -> list[PartName]:
-        """Return the parts on disk, finished or not, that are no longer among the source's."""
+    def stale(self, wanted: Sequence[PartName]) -> list[str]:
+        """Return the folders of parts on disk, finished or not, that are no longer among the source's.
+
+        An earlier version did not call a generator's folder ``without_split_words``: its parts are stale, too.
+        """
         keep = {part.folder for part in wanted}
-        return [part for part in self._on_disk() if part.folder not in keep]
+        return [folder for folder in self._on_disk() if folder not in keep]
 
-    def _on_disk(self) -> Iterator[PartName]:
+    def _on_disk(self) -> Iterator[str]:
         found = {p.relative_to(self._parts).with_suffix("").as_posix() for p in self._parts.glob("*/*.parquet")}
         for kind in ("faces", "gaze"):
             found |= {
                 p.relative_to(self.root / kind).as_posix().replace("/.", "/") for p in (self.root / kind).glob("*/*")
             }
         for folder in sorted(found):
-            generator, _, index = folder.rpartition("/")
-            if index.isdigit():
-                yield PartName(generator, int(index))
+            if folder.rpartition("/")[2].isdigit():
+                yield folder
 
-    def _temporary(self, kind: str, part: PartName) -> Path:
-        return self.root / kind / part.generator / f".{part.index:05d}"
+    def _temporary(self, kind: str, folder: str) -> Path:
+        generator, _, index = folder.rpartition("/")
+        return self.root / kind / generator / f".{index}"
 
     def assemble(self, parts: Sequence[PartName], footer: Footer) -> None:
         """Join finished parts into ``metadata.parquet`` and ``skipped.parquet``, part by part in the given order.
@@ -266,9 +273,10 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def file_stem(identifier: str) -> str:
-    """Return a file name for an id: readable, free of anything a file system minds, and unique by its hash."""
+    """Return a file name for an id: readable, free of anything a file system or load_dataset minds, unique by its hash."""
     key = re.sub(r"[^A-Za-z0-9_-]+", "_", identifier.split("/", 2)[-1]).strip("_")
-    return f"{key[-80:]}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lower()
+    stem = f"{key[-80:]}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lower()
+    return without_split_words(stem)
 
 
 def count_reasons(summaries: Iterable[PartSummary]) -> dict[str, int]:

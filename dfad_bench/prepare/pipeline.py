@@ -109,8 +109,8 @@ def _prepare_locked(
     finished = total - sum(part.size for part in wanted.values())
     if on_progress:
         on_progress(finished, total)
-    for name in stale:
-        ledger.discard(name)
+    for folder in stale:
+        ledger.discard(folder)
     seconds: dict[str, float] = {}
     if wanted:
         tasks = (

@@ -12,7 +12,7 @@ from dfad_bench.errors import DataError, shorten
 from dfad_bench.prepare.crop_files import Unsound, read_crop, read_png
 from dfad_bench.prepare.gaze_map import render_gaze_map
 from dfad_bench.records.features import read_features
-from dfad_bench.records.gaze import CROP_FLAGS, OTHER_GAZE, added_estimators, adding_command, read_gaze
+from dfad_bench.records.gaze import CROP_FLAGS, added_estimators, adding_command, gaze_path, read_gaze
 from dfad_bench.records.manifest import FEATURES, read_footer, read_manifest
 
 
@@ -79,7 +79,7 @@ def _added_gaze_problems(root: Path) -> list[str]:
         blind = [name for name, flag in zip(gaze.ids, gaze.flags, strict=True) if flag in CROP_FLAGS]
         if blind:
             problems.append(
-                f"{OTHER_GAZE}/{estimator}.parquet knows no gaze of {shorten(blind)}, whose crops were missing or altered. "
-                f"Prepare them again, then '{adding_command(root, estimator)}'."
+                f"{gaze_path(root, estimator).relative_to(root)} knows no gaze of {shorten(blind)}, whose crops were missing "
+                f"or altered. Prepare them again, then '{adding_command(root, estimator)}'."
             )
     return problems

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dfad_bench.records.comparison import FEW_CLUSTERS
 from dfad_bench.records.results import MEAN, POOLED, Score, Task, Unit
 
 NONE = "–"
 LEVELS = ("forgery_type", "family", "generator")
-FEW_CLUSTERS = 20
-"""Below so many clusters a 95 % interval is too narrow to be believed: see benchmarks/coverage.py."""
 
 
 @dataclass(frozen=True, slots=True)

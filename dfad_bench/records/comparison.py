@@ -22,7 +22,8 @@ from dfad_bench.records.results import (
 SCHEMA_VERSION = 1
 PREDICTIONS = "predictions.parquet"
 FEW_CLUSTERS = 20
-"""Below so many clusters an interval is too narrow, and a p-value by resampling too small, to be believed."""
+"""Below so many clusters an interval is too narrow, and a p-value by resampling too small, to be believed:
+see benchmarks/coverage.py."""
 
 Test = Literal["delong", "mcnemar", "bootstrap"]
 

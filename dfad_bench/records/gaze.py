@@ -30,7 +30,15 @@ from numpy.typing import NDArray
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, shorten
 from dfad_bench.records.features import features_shape, read_features
-from dfad_bench.records.manifest import COLUMNS, FEATURES, PrepareRecipe, read_batches, read_footer, read_manifest
+from dfad_bench.records.manifest import (
+    COLUMNS,
+    FEATURES,
+    PrepareRecipe,
+    read_batches,
+    read_footer,
+    read_manifest,
+    without_split_words,
+)
 
 GAZE_SCHEMA_VERSION = 1
 OTHER_GAZE = "other_gaze"
@@ -160,17 +168,17 @@ def own_names(recipe: PrepareRecipe) -> set[str]:
 
 def added_estimators(root: Path) -> list[str]:
     """Return the names of the estimators whose gaze was added to a manifest, sorted."""
-    return sorted(path.stem for path in (root / OTHER_GAZE).glob("[!.]*.parquet"))
+    return sorted(path.stem.replace("+", "") for path in (root / OTHER_GAZE).glob("[!.]*.parquet"))
 
 
 def gaze_path(root: Path, estimator: str) -> Path:
-    """Return where the gaze of an added estimator lies."""
-    return root / OTHER_GAZE / f"{estimator}.parquet"
+    """Return where the gaze of an added estimator lies; its name has no ``+``."""
+    return root / OTHER_GAZE / f"{without_split_words(estimator)}.parquet"
 
 
 def features_name(estimator: str) -> str:
     """Return what an added estimator's features are called, in the folder of its gaze."""
-    return f"{estimator}.safetensors"
+    return f"{without_split_words(estimator)}.safetensors"
 
 
 def adding_command(root: Path, estimator: str) -> str:

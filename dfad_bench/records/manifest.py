@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.records.results import MEAN, POOLED
 from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES
 from dfad_bench.types import REAL
 
@@ -96,6 +98,10 @@ SKIPPED_COLUMNS = pa.schema(
     ]
 )
 """One row per input that did not become a face, with the reason as one word and a sentence of detail."""
+
+
+RESERVED = frozenset({MEAN, POOLED})
+"""What scores call numbers of several generators, so that no generator may be called so."""
 
 
 class PrepareRecipe(Strict):
@@ -278,6 +284,11 @@ def _check_values(table: pa.Table, footer: Footer, path: Path) -> None:
             unknown = sorted(set(pc.unique(table[column]).to_pylist()) - set(allowed))
             if unknown:
                 raise DataError(f"{path}: unknown {column} {shorten(unknown)}. Known: {', '.join(allowed)}.")
+    if "generator" in columns and (taken := RESERVED & set(pc.unique(table["generator"]).to_pylist())):
+        raise DataError(
+            f"{path}: a generator is called {shorten(sorted(taken))}, as scores call numbers of several generators. "
+            "Prepare the source again, with another name for it."
+        )
     if {"generator", "family", "forgery_type"} <= columns:
         generator_labels(table, str(path))
 
@@ -292,6 +303,20 @@ def is_inside(relative: str) -> bool:
         and "\\" not in relative
         and "\0" not in relative
     )
+
+
+_SPLIT_WORD = re.compile(
+    r"(?<![^-._ 0-9])(?:train|training|validation|valid|val|dev|test|testing|eval|evaluation)(?![^-._ 0-9])"
+)
+
+
+def without_split_words(name: str) -> str:
+    """Return the name of a file or folder with a ``+`` behind each word that ``load_dataset`` would take for a split.
+
+    It would load the files so named and no others. The words, and what may stand around them, are those of
+    ``datasets.data_files``; two names stay two, as long as none of them has a ``+``.
+    """
+    return _SPLIT_WORD.sub(r"\g<0>+", name)
 
 
 def generator_labels(table: pa.Table, where: str) -> dict[str, tuple[str, str]]:

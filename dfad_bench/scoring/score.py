@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfad_bench import registry
+from dfad_bench.errors import UsageError
 from dfad_bench.records.categorical import Rows, concatenated
 from dfad_bench.records.predictions import VAL, Predictions
 from dfad_bench.records.results import Details, Score, ScoringRecord, Unit
@@ -27,12 +28,22 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to score: resamples (0: no intervals), what is resampled, and how frames are pooled where not as recorded."""
+    """How to score: resamples (0: no intervals), what is resampled, and how frames are pooled where not as recorded.
+
+    Raises UsageError where ``resamples`` or ``seed`` is negative.
+    """
 
     resamples: int = RESAMPLES
     cluster_by: str = "auto"
     pooling: str | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 0 or self.seed < 0:
+            raise UsageError(
+                f"Scores cannot be computed with {self.resamples} resamples and seed {self.seed}: "
+                "both are 0 or more, and 0 resamples give no intervals."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,8 @@ class Asking:
     @classmethod
     def of(cls, predictions: Predictions, options: Options) -> Asking:
         """Return the questions for predictions that are in order."""
-        metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in registry.entries("metrics")}
+        found = registry.entries("metrics")
+        metrics: dict[str, Metric] = {name: registry.load("metrics", entry) for name, entry in found.items()}
         pooling = options.pooling or predictions.context.pooling
         single, stratum = _numbered(frames(predictions, options.cluster_by))
         units = [single, videos(single, predictions.video, pooling)]
@@ -90,9 +102,9 @@ class Asking:
         for faces in units:
             detectors.append(Detector.of(faces, predictions.context.reals == "same_domain"))
             subsets[faces.unit] = faces.subsets(predictions.context.subsets)
-            found = list(level_answers(faces, predictions.classes, predictions.context))
-            levels += found
-            asked += _questions(detectors[-1], found, metrics, subsets[faces.unit])
+            answers = list(level_answers(faces, predictions.classes, predictions.context))
+            levels += answers
+            asked += _questions(detectors[-1], answers, metrics, subsets[faces.unit])
         resampler = Resampler(stratum, options.resamples, options.seed) if options.resamples else None
         return cls(asked, detectors, levels, subsets, resampler, len(stratum), pooling)
 

@@ -30,7 +30,7 @@ from dfad_bench.prepare.crop import crop_face
 from dfad_bench.prepare.crop_landmarks import landmarks_in_crop
 from dfad_bench.prepare.plan import Job
 from dfad_bench.prepare.verify import verify_manifest
-from dfad_bench.records.gaze import GAZE_COLUMNS, read_gaze, read_gaze_footer
+from dfad_bench.records.gaze import GAZE_COLUMNS, added_estimators, read_gaze, read_gaze_footer
 from dfad_bench.records.protocol import load_protocol, open_manifests, resolve
 from tests.conftest import REPOSITORY, SHARED
 from tests.prepare.builders import (
@@ -617,11 +617,6 @@ def test_annotated_gaze_that_is_the_manifests_own_is_there_already(prepared: Pat
     assert "already; nothing to do" in answer.stdout
 
 
-@pytest.mark.parametrize("name", ["my_test", "train", "val2", "eval-3"])
-def test_a_name_that_load_dataset_would_take_for_a_split_is_refused(prepared: Path, tmp_path: Path, name: str) -> None:
-    assert "for a split" in refusal(prepared, estimator_file(tmp_path, name=name))
-
-
 def test_a_name_that_cannot_name_a_file_is_refused(prepared: Path, tmp_path: Path) -> None:
     assert "cannot name a file" in refusal(prepared, estimator_file(tmp_path, name="my estimator"))
 
@@ -689,8 +684,10 @@ def test_a_source_that_is_a_file_finds_the_manifest_by_its_default_name(prepared
 
 
 @pytest.mark.filterwarnings("ignore")  # of datasets' own
-def test_the_folder_still_opens_as_an_imagefolder(prepared: Path, estimator: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bright", "my_test", "train", "val2", "eval-3"])
+def test_the_folder_still_opens_as_an_imagefolder(prepared: Path, name: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
+    estimator = estimator_file(tmp_path, name=name)
 
     def load(cache: str) -> Any:
         folder = str(prepared)
@@ -702,6 +699,9 @@ def test_the_folder_still_opens_as_an_imagefolder(prepared: Path, estimator: str
     assert list(after) == list(before) == ["train"]
     assert after["train"].column_names == before["train"].column_names
     assert sorted(after["train"]["id"]) == sorted(row["id"] for row in rows(prepared))
+    assert added_estimators(prepared) == [name]
+    assert read_gaze(prepared, name).features is not None
+    assert add_gaze(prepared, estimator).already
 
 
 def test_preparing_again_leaves_the_added_gaze(prepared: Path, estimator: str, tmp_path: Path) -> None:

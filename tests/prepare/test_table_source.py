@@ -173,6 +173,8 @@ def test_a_new_generator_is_taken_with_both_labels(tmp_path: Path) -> None:
     [
         ({"generator": "our_own", "family": "flow"}, "no known generator"),
         ({"generator": "our own/..", "family": "flow", "forgery_type": "fr"}, "letters, digits"),
+        ({"generator": "mean", "family": "flow", "forgery_type": "fr"}, "no generator can be called 'mean'"),
+        ({"generator": "Pooled", "family": "flow", "forgery_type": "fr"}, "no generator can be called 'Pooled'"),
         ({"family": "gann"}, "Did you mean 'gan'?"),
         ({"forgery_type": "fe"}, "is no forgery type"),
         ({"family": "real"}, "labelled real"),

@@ -69,6 +69,14 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert manifest.name == "toy"
 
 
+@pytest.mark.parametrize("name", ["mean", "pooled"])
+def test_a_generator_called_what_scores_call_several_is_refused(tmp_path: Path, name: str) -> None:
+    root = write_manifest(tmp_path, [face("0", name, family="gan", forgery_type="efs")])
+    assert f"a generator is called {name}" in refusal(root)
+    with pytest.raises(DataError, match="another name"):
+        read_manifest(root, ("id", "generator"))
+
+
 def test_an_empty_manifest_can_be_read(tmp_path: Path) -> None:
     assert read_manifest(write_manifest(tmp_path, [])).table.num_rows == 0
 

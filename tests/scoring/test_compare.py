@@ -290,10 +290,11 @@ def rejected(options: Options, runs: int, metrics: Sequence[tuple[str, str]]) ->
 
 @pytest.fixture
 def registry_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking for plugins takes most of the time of so small a comparison."""
+    """Looking for plugins takes a good part of the time of so small a comparison."""
     monkeypatch.setattr(registry, "entries", functools.cache(registry.entries))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registry_read_once")
 def test_equally_good_models_are_told_apart_as_rarely_as_promised() -> None:
     tests = [("auc", "ddpm"), ("accuracy@0.5", "ddpm"), ("auc", "mean")]

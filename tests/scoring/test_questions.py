@@ -50,10 +50,10 @@ LONELY = [*CROWD, *people("stylegan3", 1, 3)]
 
 
 def third_party(monkeypatch: pytest.MonkeyPatch, **metrics: Metric) -> None:
-    own, entries = registry.get, registry.entries
+    own, entries = registry.load, registry.entries
     added = {name: registry.Entry(name, "their-package") for name in metrics}
     monkeypatch.setattr(registry, "entries", lambda kind: entries(kind) | (added if kind == "metrics" else {}))
-    monkeypatch.setattr(registry, "get", lambda kind, name: metrics[name] if name in metrics else own(kind, name))
+    monkeypatch.setattr(registry, "load", lambda kind, entry: metrics.get(entry.name) or own(kind, entry))
 
 
 def ends(found: Score) -> tuple[float | None, float | None, str | None, str | None]:

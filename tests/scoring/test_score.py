@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfad_bench import registry
+from dfad_bench.errors import UsageError
 from dfad_bench.records.categorical import Categorical
 from dfad_bench.records.predictions import VAL
 from dfad_bench.scoring.detection import Detector
@@ -282,11 +283,30 @@ def test_groups_come_real_first_then_sorted_then_mean_then_pooled() -> None:
 
 
 def third_party(monkeypatch: pytest.MonkeyPatch, metric: Metric) -> None:
-    own, entries = registry.get, registry.entries
+    own, entries = registry.load, registry.entries
     monkeypatch.setattr(
         registry, "entries", lambda kind: entries(kind) | {"theirs": registry.Entry("theirs", "their-package")}
     )
-    monkeypatch.setattr(registry, "get", lambda kind, name: metric if name == "theirs" else own(kind, name))
+    monkeypatch.setattr(registry, "load", lambda kind, entry: metric if entry.name == "theirs" else own(kind, entry))
+
+
+def test_plugins_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    entry_points = registry.entry_points
+
+    def counting(*, group: str) -> Any:
+        looked.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(registry, "entry_points", counting)
+    scores_of(TWO_CLASSES)
+    assert looked == ["dfad_bench.metrics"]
+
+
+@pytest.mark.parametrize("given", [{"resamples": -1}, {"seed": -1}])
+def test_options_that_mean_nothing_are_refused(given: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="both are 0 or more"):
+        Options(**given)
 
 
 def test_a_metric_of_a_third_party_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
