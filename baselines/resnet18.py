@@ -17,7 +17,7 @@ from torch import nn
 from dfad_bench.modelling.nn import attribution_loss, classifier_output
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import load_pickled_state, load_state
+from dfad_bench.modelling.weights import load_state, read_state
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
 
 SIZE = 128
@@ -56,7 +56,7 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
 def load_backbone(module: nn.Module, path: Path) -> None:
     """Fill all but the head with torchvision's ImageNet weights; raise DataError where a key is missing or left over."""
     assert isinstance(module, ResNet18)
-    state = load_pickled_state(path)
+    state = read_state(path)
     backbone = {key: tensor for key, tensor in state.items() if key not in _HEAD}
     load_state(module.backbone, backbone, path, but_for=_HEAD)
 

@@ -13,12 +13,13 @@ from dfad_bench.publish import leaderboard
 from dfad_bench.publish.scores import result_tables
 from dfad_bench.publish.tables import Table
 from dfad_bench.run import RESULT, Request, ShowProgress, run_model
+from dfad_bench.types import ModelSpec
 
 
 def run_demo(
     folder: Path, faces: int, workers: int, progress: ShowProgress, note: Callable[[str], None]
 ) -> Iterator[Table]:
-    """Prepare ``faces`` demo faces, run the built-in models on the demo protocol and yield the tables.
+    """Prepare ``faces`` demo faces, run our own models that need no weights on the demo protocol and yield the tables.
 
     Finished work is kept.
     """
@@ -27,7 +28,7 @@ def run_demo(
         report = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
     results = folder / "leaderboard" / "results"
-    for model in (name for name, entry in registry.entries("models").items() if entry.origin == registry.BUILT_IN):
+    for model in _without_download():
         request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
         outcome = run_model(request, progress)
         yield from result_tables(outcome.result)
@@ -35,3 +36,10 @@ def run_demo(
     leaderboard.build(results, folder / "leaderboard")
     note(f"Wrote {folder / 'leaderboard' / 'leaderboard.md'}.")
     yield from leaderboard.tables(leaderboard.collect(results))
+
+
+def _without_download() -> list[str]:
+    """Return the models that come with dfad-bench and start from random weights."""
+    names = [name for name, entry in registry.entries("models").items() if entry.is_ours]
+    specs: dict[str, ModelSpec] = {name: registry.get("models", name) for name in names}
+    return [name for name, spec in specs.items() if spec.default_backbone_weights == "none"]

@@ -18,6 +18,7 @@ from typing import Any
 from dfad_bench.errors import DataError, UnknownName, UsageError
 
 BUILT_IN = "built-in"
+_DISTRIBUTION = "dfad-bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class Entry:
     origin: str
     path: Path | None = None
     entry_point: EntryPoint | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the plugin comes with dfad-bench: a file of its own packages, or a package that it brings."""
+        return self.origin in (BUILT_IN, _DISTRIBUTION)
 
     @property
     def is_local_file(self) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device, seed_everything
+from dfad_bench.modelling.options import Value, configured, row_name
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.predict import predict
 from dfad_bench.modelling.train import WEIGHTS, train
-from dfad_bench.modelling.weights import load_backbone, load_weights
+from dfad_bench.modelling.weights import Backbone, find_backbone, load_backbone, load_weights
 from dfad_bench.records import predictions as records
 from dfad_bench.records.json_files import write_text
 from dfad_bench.records.protocol import Selection, load_protocol, open_manifests, resolve
@@ -52,7 +53,11 @@ ShowProgress = Callable[[str], AbstractContextManager[Callable[[int, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to run, and how: a model and a protocol by name or path, and everything the user may set."""
+    """What to run, and how: a model and a protocol by name or path, and everything the user may set.
+
+    settings: the model's options as ``option=value``; backbone_weights: a name that the model offers, the path of a file,
+    ``none`` for random weights, or None for the model's own default.
+    """
 
     model: str
     protocol: str
@@ -61,7 +66,8 @@ class Request:
     seed: int = 0
     device: str = "auto"
     weights: Path | None = None
-    backbone_weights: str = "none"
+    settings: Sequence[str] = ()
+    backbone_weights: str | None = None
     offline: bool = False
     recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 0
@@ -81,11 +87,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A request with everything it names found and checked."""
+    """A request with everything it names found and checked.
+
+    name: the model's, and the options in which it differs from its defaults; backbone_weights: ``none`` or a choice that
+    ``find_backbone`` knows.
+    """
 
     request: Request
     entry: registry.Entry
+    name: str
     spec: ModelSpec
+    options: Mapping[str, Value]
+    backbone_weights: str
     selection: Selection
     recipe: Recipe
     device: torch.device
@@ -148,12 +161,14 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     started = time.perf_counter()
     seed_everything(request.seed, run.device)
     module = run.spec.build(run.selection.classes)
-    if request.backbone_weights != "none":
-        load_backbone(module, run.entry.name, run.spec, request.backbone_weights, request.offline)
+    backbone = None
+    if run.backbone_weights != "none":
+        backbone = load_backbone(module, run.entry.name, run.spec, run.backbone_weights, request.offline)
     weights = _bring_to_weights(run, module, progress)
     trained = time.perf_counter() - started
     asked = Evaluation(run.folder, run.config, request.scoring)
-    return evaluate(run, module, _model_record(run, module, weights), asked, progress, train_seconds=round(trained, 2))
+    model = _model_record(run, module, weights, backbone)
+    return evaluate(run, module, model, asked, progress, train_seconds=round(trained, 2))
 
 
 def evaluate(
@@ -176,20 +191,49 @@ def planned(request: Request, progress: ShowProgress) -> Run:
     """Return a request with everything it names found; raise UsageError or DataError for what can be wrong with it."""
     protocol = load_protocol(request.protocol)
     entry = registry.find("models", request.model)
-    spec: ModelSpec = registry.get("models", request.model)
+    spec, options = configured(entry.name, registry.get("models", request.model), request.settings)
+    recipe = _recipe(spec, request)
     with progress("selecting faces"):
         selection = resolve(protocol, open_manifests(protocol, request.data), request.limit)
     check_inputs(entry.name, spec, [selection.train, selection.val, *selection.test.values()])
     _check_face_size(spec, selection)
-    recipe = replace(spec.recipe, **request.recipe_changes)
-    folder = request.runs / protocol.name / entry.name / f"seed-{request.seed}"
+    name = row_name(entry.name, options)
+    folder = request.runs / protocol.name / name / f"seed-{request.seed}"
+    backbone = _backbone_choice(spec, request)
     config = {
         "recipe": asdict(recipe),
+        "options": options,
         "limit": request.limit,
-        "backbone_weights": request.backbone_weights,
+        "backbone_weights": _told_backbone(entry.name, spec, backbone, folder),
         "weights_sha256": None if request.weights is None else _given_weights_sha256(request.weights, folder),
     }
-    return Run(request, entry, spec, selection, recipe, pick_device(request.device), folder, config)
+    device = pick_device(request.device)
+    return Run(request, entry, name, spec, options, backbone, selection, recipe, device, folder, config)
+
+
+def _recipe(spec: ModelSpec, request: Request) -> Recipe:
+    try:
+        return replace(spec.recipe, **request.recipe_changes)
+    except ValueError as error:
+        raise UsageError(f"Nothing can be trained so: {error}.") from None
+
+
+def _backbone_choice(spec: ModelSpec, request: Request) -> str:
+    if request.backbone_weights is not None:
+        return request.backbone_weights
+    # trained weights replace every tensor, so that a default backbone would be fetched for nothing
+    return "none" if request.weights is not None else spec.default_backbone_weights
+
+
+def _told_backbone(name: str, spec: ModelSpec, choice: str, folder: Path) -> str:
+    """Return a choice of backbone weights as configurations keep it: of a file its hash, wherever it lies."""
+    if choice == "none":
+        return choice
+    found = find_backbone(name, spec, choice)
+    if not isinstance(found.file, Path):
+        return choice
+    _refuse_from(folder, found.file)
+    return f"sha256:{found.sha256}"
 
 
 def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
@@ -202,9 +246,13 @@ def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
 def _given_weights_sha256(path: Path, folder: Path) -> str:
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
+    _refuse_from(folder, path)
+    return file_sha256(path)
+
+
+def _refuse_from(folder: Path, path: Path) -> None:
     if path.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"{path} lies in the folder of this run. Copy it elsewhere, or choose another --runs folder.")
-    return file_sha256(path)
 
 
 def _finished(run: Run) -> Result | None:
@@ -213,7 +261,8 @@ def _finished(run: Run) -> Result | None:
         return None
     result = read_result(run.folder / RESULT)
     wanted = json.loads(json.dumps(run.config))
-    changed = [key for key, value in wanted.items() if result.config.get(key) != value]
+    had = _as_of_now(result.config)
+    changed = [key for key, value in wanted.items() if had.get(key) != value]
     if result.protocol.fingerprint != run.selection.fingerprint:
         changed.append("the protocol's faces")
     if changed:
@@ -222,6 +271,11 @@ def _finished(run: Run) -> Result | None:
             "Add --overwrite to replace it, or choose another --runs folder."
         )
     return result if is_whole(run.folder, result) else None
+
+
+def _as_of_now(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration with what earlier versions did not record: nothing could be set there."""
+    return {"options": {}} | dict(config) | {"recipe": asdict(Recipe()) | config.get("recipe", {})}
 
 
 def is_whole(folder: Path, result: Result) -> bool:
@@ -236,7 +290,7 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
     if given is not None:
         _check_classes(given, load_weights(module, given), run.selection)
         return given
-    with progress(f"training {run.entry.name}") as bar:
+    with progress(f"training {run.name}") as bar:
         train(
             module,
             run.spec,
@@ -248,6 +302,7 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
             folder=run.folder,
             device=run.device,
             workers=run.request.workers,
+            model={"name": run.entry.name, "options": dict(run.options)},
             on_progress=lambda epoch: bar(epoch.epoch, run.recipe.epochs),
         )
     return run.folder / WEIGHTS
@@ -274,6 +329,7 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
         "batch_size": run.recipe.batch_size,
         "device": run.device,
         "workers": run.request.workers,
+        "precision": run.recipe.precision,
         "perturbation": asked.level,
     }
     done, skipped = 0, Counter[str]()
@@ -284,7 +340,7 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
         for subset, faces in subsets.items():
             for answer in predict(module, run.spec, faces, **loading):
                 if answer.logits is not None and answer.logits.shape[1] != classes:
-                    raise DataError(f"{run.entry.name} gives {answer.logits.shape[1]} logits for {classes} classes.")
+                    raise DataError(f"{run.name} gives {answer.logits.shape[1]} logits for {classes} classes.")
                 writer.write(subset, answer.faces, answer.fake_score, answer.logits, answer.embedding)
                 if subset != records.VAL:
                     skipped.update(reason for _, reason in answer.unreadable)
@@ -295,14 +351,14 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
 
 
 def _labelled(doing: str, run: Run, asked: Evaluation) -> str:
-    return f"{doing} {run.entry.name}" + (f", {asked.level}" if asked.level is not None else "")
+    return f"{doing} {run.name}" + (f", {asked.level}" if asked.level is not None else "")
 
 
 def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Context:
     protocol = run.selection.protocol
     return records.Context(
         schema_version=records.SCHEMA_VERSION,
-        model=run.entry.name,
+        model=run.name,
         seed=run.request.seed,
         protocol=protocol.name,
         protocol_version=protocol.version,
@@ -350,16 +406,15 @@ def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[st
     )
 
 
-def _model_record(run: Run, module: nn.Module, weights: Path) -> ModelRecord:
-    backbone = run.spec.backbone_weights.get(run.request.backbone_weights)
+def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone | None) -> ModelRecord:
     return ModelRecord(
-        name=run.entry.name,
+        name=run.name,
         origin=run.entry.described if run.entry.is_local_file else run.entry.origin,
         reference=run.spec.reference,
         licence=run.spec.licence,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         weights_sha256=file_sha256(weights),
-        backbone_weights=None if backbone is None else f"{backbone.name} sha256:{backbone.sha256}",
+        backbone_weights=None if backbone is None else backbone.recorded,
         selected_on="val" if run.request.weights is None else "given",
         trained_on=list(run.spec.trained_on),
         inputs=list(run.spec.inputs),

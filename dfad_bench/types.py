@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,9 +197,24 @@ class WeightsFile:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What a network computes in: ``auto`` is bfloat16 on CUDA and float32 elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is trained unless the user says otherwise (AdamW, cosine schedule with warm-up, early stopping on val)."""
+    """How a model is trained unless the user says otherwise (AdamW, cosine schedule with warm-up, early stopping on val).
+
+    batch_size: faces per batch, in prediction too; accumulate: batches whose gradients are added up before one step of
+    the optimiser, as those of the mean over all their faces: a step sees batch_size × accumulate faces.
+    learning_rate: the highest rate of the schedule, which counts the optimiser's steps; backbone_learning_rate: that of
+    the parameters which the module's ``backbone_parameters()`` yields, None for the same as all others: the schedule
+    moves both by the same factor. warmup_fraction: the share of all steps in 0..1 in which the rate rises.
+    clip_norm: the highest Euclidean norm of all gradients together, longer ones are scaled down to it; None: any.
+    patience: epochs without a better one after which training ends. horizontal_flip: mirror half of the training faces.
+    precision: what the network computes in, in training, validation and prediction (torch's autocast); ``auto`` is
+    bfloat16 on CUDA and float32 elsewhere. Parameters and their optimiser's state are float32 always.
+    """
 
     epochs: int = 20
     batch_size: int = 32
@@ -207,6 +223,24 @@ class Recipe:
     warmup_fraction: float = 0.05
     patience: int = 5
     horizontal_flip: bool = True
+    backbone_learning_rate: float | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the field and what it may be, for a recipe that nothing can be trained by."""
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("learning_rate", "backbone_learning_rate", "weight_decay"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < math.inf:
+                raise ValueError(f"{name} is {rate}: it must be 0 or more, and finite")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}: it must be more than 0, or None")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}: it must be one of {', '.join(get_args(Precision))}")
 
 
 Transform = Callable[[NDArray[np.uint8], "np.random.Generator | None"], NDArray[np.float32]]
@@ -217,9 +251,13 @@ Transform = Callable[[NDArray[np.uint8], "np.random.Generator | None"], NDArray[
 class ModelSpec:
     """Everything dfad-bench needs to know about a model; a model file exposes one as ``MODEL``.
 
-    ``build(classes)`` returns an ``nn.Module`` that maps a Batch to an Output and, to be trainable, has ``loss(batch)``.
-    ``load_backbone(module, path)`` fills the module from one of ``backbone_weights``. ``trained_on`` names datasets that
-    published weights have seen, so that a leaderboard can mark contamination.
+    ``build(classes)`` returns an ``nn.Module`` that maps a Batch to an Output and, to be trainable, has ``loss(batch)``;
+    its optional ``backbone_parameters()`` yields those that came with pre-trained weights (``Recipe``).
+    ``load_backbone(module, path)`` fills the module from one of ``backbone_weights``, or from a file of the user's;
+    ``default_backbone_weights`` is the one that a run starts from unless told otherwise, ``none`` for random weights.
+    ``configure`` returns this model with other options: its keyword parameters are the options, their defaults what
+    ``MODEL`` is, each a bool, int, float or str; a Literal annotation lists the choices of a str. ``trained_on`` names
+    datasets that published weights have seen, so that a leaderboard can mark contamination.
     """
 
     build: Callable[[Sequence[Leaf]], nn.Module]
@@ -229,6 +267,8 @@ class ModelSpec:
     preprocess: Transform | None = None
     recipe: Recipe = field(default_factory=Recipe)
     backbone_weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    default_backbone_weights: str = "none"
     load_backbone: Callable[[nn.Module, Path], None] | None = None
+    configure: Callable[..., ModelSpec] | None = None
     trained_on: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)

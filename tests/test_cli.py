@@ -71,6 +71,7 @@ def test_everything_can_be_listed_for_people_and_for_programs(kind: str) -> None
         (("list", "model"), "Did you mean 'models'?"),
         (("run", "--model", "resnet19", "--protocol", "demo"), "Did you mean 'resnet18'?"),
         (("run", "--model", "chance", "--protocol", "dmeo"), "Did you mean 'demo'?"),
+        (("run", "--model", "chance", "--protocol", "demo", "--set", "depth=3"), "model chance has no options"),
         (("prepare", "--source", "tabel"), "Did you mean 'table'?"),
         (("prepare", "--source", "demo", "--set", "face=100"), "Did you mean 'faces'?"),
         (("prepare", "--source", "folder"), "needs --root"),

@@ -27,13 +27,52 @@ def run(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Trained weights: test these, do not train.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A model's option, as option=value; each that differs from its default makes another row."
+        ),
+    ] = None,
     backbone_weights: Annotated[
-        str, typer.Option("--backbone-weights", help="Published weights to start from, or none for random ones.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            "--backbone-weights",
+            help="What to start from: published weights that the model names, the path of a file, or none for random ones.",
+            show_default="the model's own",
+        ),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, show_default="the model's recipe")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="the model's recipe")] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            "--accumulate", min=1, help="Batches per step of the optimiser.", show_default="the model's recipe"
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default="the model's recipe")] = None,
+    backbone_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--backbone-learning-rate",
+            help="That of the parameters that came with published weights.",
+            show_default="the model's recipe",
+        ),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(
+            "--clip-norm", help="The highest norm of all gradients together.", show_default="the model's recipe"
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="auto (bfloat16 on CUDA, float32 elsewhere), float32 or bfloat16.",
+            show_default="the model's recipe",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, max=256, help="Processes that load faces.")] = 0,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Faces per generator and split, for a try.")
@@ -54,12 +93,24 @@ def run(
 
     With --perturb, the same weights then meet the test faces perturbed, and the scores become curves.
     """
+    from dfad_bench import weights as published
     from dfad_bench.publish.robustness import robustness_tables
     from dfad_bench.publish.scores import result_tables
     from dfad_bench.robustness import Robust, run_perturbed
     from dfad_bench.run import Request, run_model
 
-    changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    if offline:
+        published.forbid_downloads()
+    published.report_downloads(console.progress)
+    changes = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "backbone_learning_rate": backbone_learning_rate,
+        "clip_norm": clip_norm,
+        "precision": precision,
+    }
     request = Request(
         model=model,
         protocol=protocol,
@@ -68,6 +119,7 @@ def run(
         seed=seed,
         device=device,
         weights=weights,
+        settings=settings or (),
         backbone_weights=backbone_weights,
         offline=offline,
         recipe_changes={name: value for name, value in changes.items() if value is not None},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -55,10 +56,19 @@ class Progress:
 
 
 def fingerprint(
-    module: nn.Module, recipe: Recipe, seed: int, classes: Sequence[Leaf], tables: Mapping[str, pa.Table]
+    module: nn.Module,
+    recipe: Recipe,
+    seed: int,
+    classes: Sequence[Leaf],
+    tables: Mapping[str, pa.Table],
+    model: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a hash of all that decides a training: initial weights, recipe, seed, classes, faces and their order."""
-    digest = hashlib.sha256(repr((asdict(recipe), seed, list(classes))).encode())
+    """Return a hash of all that decides a training: initial weights, recipe, seed, classes, faces and their order.
+
+    model: its name and options as JSON values: an option may change a loss and no initial weight.
+    """
+    told = (asdict(recipe), seed, list(classes), json.dumps(model, sort_keys=True))
+    digest = hashlib.sha256(repr(told).encode())
     for name, table in tables.items():
         digest.update(f"{name} {table.num_rows}\n".encode())
         for rows in table.select(["id", "sha256", "generator"]).to_batches(max_chunksize=4096):
@@ -93,7 +103,8 @@ def resume(path: Path, key: str, module: nn.Module, optimizer: Optimizer) -> Pro
         return Progress()
     if told.get("key") != key:
         log.warning(
-            "%s belongs to another training (recipe, seed, faces or initial weights). Training starts anew.", path
+            "%s belongs to another training (recipe, options, seed, faces or initial weights). Training starts anew.",
+            path,
         )
         return Progress()
     module.load_state_dict(_under(_MODULE, tensors))

@@ -246,6 +246,11 @@ class Batches:
             generator=torch.Generator(),
         )
 
+    @property
+    def sizes(self) -> list[int]:
+        """The number of faces in each batch of an epoch, known before any is loaded."""
+        return self._requests.sizes
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return len(self._requests)
@@ -266,15 +271,20 @@ class _Requests(Sampler[Request]):
     def __len__(self) -> int:
         return -(-self._faces // self._batch_size)
 
+    @property
+    def sizes(self) -> list[int]:
+        return [len(rows) for rows in self._cut(np.arange(self._faces, dtype=np.int64))]
+
     def __iter__(self) -> Iterator[Request]:
         order = np.arange(self._faces, dtype=np.int64)
         randomness = None
         if self._seed is not None:
             randomness = (self._seed, self.epoch)
             np.random.default_rng((*randomness, 0)).shuffle(order)
-        for rows in np.array_split(order, max(len(self), 1)):
-            if len(rows):
-                yield Request(rows, randomness)
+        yield from (Request(rows, randomness) for rows in self._cut(order))
+
+    def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return np.array_split(order, len(self)) if len(order) else []
 
 
 def _as_loaded(loaded: Any) -> Any:

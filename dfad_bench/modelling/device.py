@@ -7,6 +7,7 @@ import os
 import torch
 
 from dfad_bench.errors import UsageError
+from dfad_bench.types import Precision
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -38,6 +39,10 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return the context in which a network runs: bfloat16 where autocast finds that safe on CUDA, float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def mixed_precision(device: torch.device, precision: Precision = "auto") -> torch.autocast:
+    """Return the context in which a network runs: bfloat16 where autocast finds that safe, or float32 throughout.
+
+    precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+    """
+    is_mixed = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)

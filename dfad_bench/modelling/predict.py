@@ -14,7 +14,7 @@ from torch import nn
 from dfad_bench.modelling.data import Batches, FaceDataset, to_device
 from dfad_bench.modelling.device import mixed_precision
 from dfad_bench.modelling.perturb import Level
-from dfad_bench.types import ModelSpec, Output
+from dfad_bench.types import ModelSpec, Output, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ def predict(
     batch_size: int,
     device: torch.device,
     workers: int = 0,
+    precision: Precision = "auto",
     perturbation: Level | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Predicted]:
     """Yield a model's answers to all faces of a selection's table.
 
-    The batch size changes speed and memory, not the answers (within 1e-5). The module is never shown a label. On CUDA
-    it runs in bfloat16 where autocast finds that safe. ``perturbation`` happens to every face before the model's
-    preprocessing, to the same face always in the same way. ``on_progress`` is given the number of faces done since its last
-    call.
+    The batch size changes speed and memory, not the answers (within 1e-5 in float32). The module is never shown a label.
+    ``precision`` is that of ``mixed_precision``. ``perturbation`` happens to every face before the model's preprocessing,
+    to the same face always in the same way. ``on_progress`` is given the number of faces done since its last call.
     """
     dataset = FaceDataset(spec, faces, perturbation=perturbation)
     batches = Batches(dataset, batch_size, seed=None, workers=workers, device=device)
@@ -56,7 +56,7 @@ def predict(
     for loaded in batches.epoch():
         unreadable = tuple((faces["id"][each.row].as_py(), each.reason) for each in loaded.unreadable)
         if loaded.batch.size:
-            with torch.inference_mode(), mixed_precision(device):
+            with torch.inference_mode(), mixed_precision(device, precision):
                 output: Output = module(to_device(loaded.batch, device))
             yield Predicted(
                 faces=faces.take(pa.array(loaded.rows)),

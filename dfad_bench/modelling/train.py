@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,22 @@ from dfad_bench.modelling.checkpoint import fingerprint, resume, save
 from dfad_bench.modelling.data import Batches, FaceDataset, require_readable, to_device
 from dfad_bench.modelling.device import mixed_precision, seed_everything
 from dfad_bench.modelling.weights import load_weights, read_metadata, save_weights
-from dfad_bench.types import Batch, Leaf, ModelSpec, Recipe
+from dfad_bench.types import Batch, Leaf, ModelSpec, Precision, Recipe
 
 WEIGHTS, CHECKPOINT, HISTORY = "model.safetensors", "checkpoint.safetensors", "training.jsonl"
 SELECTED_ON = "lowest loss on val"
+_LOOK_EVERY = 50
+"""Optimiser steps between two looks at the running loss: each look makes the host wait for the device."""
 
 Loss = Callable[[Batch], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One finished epoch, counted from 1: mean losses per face (nats), its last learning rate, the best epoch so far."""
+    """One finished epoch, counted from 1: mean losses per face (nats), its last learning rate, the best epoch so far.
+
+    learning_rate: that of all parameters outside a backbone.
+    """
 
     epoch: int
     train_loss: float
@@ -62,17 +68,23 @@ def train(
     folder: Path,
     device: torch.device,
     workers: int = 0,
+    model: Mapping[str, Any] | None = None,
     on_progress: Callable[[Epoch], None] | None = None,
 ) -> TrainingSummary:
     """Train a module in place, leave it with the weights of its best epoch, and write them to ``folder``.
 
     The caller builds the module after ``seed_everything``. The best epoch is the one whose mean loss on val is lowest,
     the earlier one in a tie. A training that was stopped goes on after its last whole epoch and, on the CPU, ends with
-    the same bytes as one that was not; one that is finished is not repeated. Raises UsageError where the module has no
-    ``loss(batch)``, DataError for a face that cannot be read and for a loss that is not finite.
+    the same bytes as one that was not; one that is finished is not repeated. model: the name and the options that the
+    module was built by, kept in the weights file so that it says what to rebuild.
+
+    Raises UsageError where the module has no ``loss(batch)``, or no backbone to which the recipe gives a rate; DataError
+    for a face that cannot be read and for a loss that is not finite: it is looked for every 50 steps and before an epoch
+    is saved.
     """
     loss_of = _trainable(module)
-    key = fingerprint(module, recipe, seed, classes, {"train": train_faces, "val": val_faces})
+    tables = {"train": train_faces, "val": val_faces}
+    key = fingerprint(module, recipe, seed, classes, tables, model)
     finished = _finished(folder, key, module)
     if finished is not None:
         return finished
@@ -81,28 +93,37 @@ def train(
     loading: dict[str, Any] = {"batch_size": recipe.batch_size, "workers": workers, "device": device}
     train_set = Batches(FaceDataset(spec, train_faces, classes, flip=recipe.horizontal_flip), seed=seed, **loading)
     val_set = Batches(FaceDataset(spec, val_faces, classes), seed=None, **loading)
-    optimizer = torch.optim.AdamW(_parameter_groups(module, recipe.weight_decay), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(_parameter_groups(module, recipe), lr=recipe.learning_rate)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     progress = resume(folder / CHECKPOINT, key, module, optimizer)
+    faces = train_set.sizes
+    groups = [faces[start : start + recipe.accumulate] for start in range(0, len(faces), recipe.accumulate)]
 
     while not progress.is_over(recipe):
         epoch = progress.epochs
         torch.manual_seed((seed << 20) + epoch)  # anew for each epoch, so that resuming needs no generator's state
         module.train()
-        total, rate = 0.0, 0.0
-        for step, loaded in enumerate(train_set.epoch(epoch), start=epoch * len(train_set)):
-            rate = learning_rate(recipe, step, recipe.epochs * len(train_set))
+        total, factor, batches = _zero(device), 0.0, train_set.epoch(epoch)
+        for step, sizes in enumerate(groups, start=epoch * len(groups)):
+            factor = rate_factor(recipe.warmup_fraction, step, recipe.epochs * len(groups))
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            batch = to_device(require_readable(loaded), device)
-            with mixed_precision(device):
-                loss = loss_of(batch)
-            total += _finite(loss.item(), "train", epoch, rate) * batch.size
+                group["lr"] = group["highest_rate"] * factor
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            for loaded in itertools.islice(batches, len(sizes)):
+                batch = to_device(require_readable(loaded), device)
+                with mixed_precision(device, recipe.precision):
+                    loss = loss_of(batch)
+                (loss * (batch.size / sum(sizes))).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach().to(total.dtype) * batch.size
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             optimizer.step()
-        val_loss = _finite(_mean_loss(module, loss_of, val_set, device), "val", epoch, rate)
+            if (step + 1) % _LOOK_EVERY == 0:
+                _finite(total.item(), "train", epoch, recipe)
+        train_loss = _finite(total.item() / train_faces.num_rows, "train", epoch, recipe)
+        val_loss = _finite(_mean_loss(module, loss_of, val_set, device, recipe.precision), "val", epoch, recipe)
         best_epoch = epoch + 1 if progress.is_best(val_loss) else progress.best_epoch
-        row = Epoch(epoch + 1, total / train_faces.num_rows, val_loss, rate, best_epoch)
+        row = Epoch(epoch + 1, train_loss, val_loss, recipe.learning_rate * factor, best_epoch)
         progress = progress.after(asdict(row), val_loss, module)
         save(folder / CHECKPOINT, key, progress, module, optimizer)
         _write_history(folder / HISTORY, progress.history)
@@ -113,6 +134,7 @@ def train(
     _write_history(folder / HISTORY, progress.history)
     origin = {
         "training": key,
+        "model": model,
         "classes": [asdict(leaf) for leaf in classes],
         "recipe": asdict(recipe),
         "seed": seed,
@@ -126,12 +148,15 @@ def train(
     return _summary(folder / WEIGHTS, origin)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the rate of ``step`` of ``steps``: a linear rise over the warm-up, then half a cosine to (almost) zero."""
-    warmup = math.ceil(recipe.warmup_fraction * steps)
+def rate_factor(warmup_fraction: float, step: int, steps: int) -> float:
+    """Return by what a highest rate is multiplied at ``step`` of ``steps``, in 0..1.
+
+    It rises linearly over the warm-up, then falls as half a cosine to (almost) zero.
+    """
+    warmup = math.ceil(warmup_fraction * steps)
     if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def _trainable(module: nn.Module) -> Loss:
@@ -141,34 +166,66 @@ def _trainable(module: nn.Module) -> Loss:
     return loss_of
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trainable parameters; biases and normalisation gains are not decayed, having no excess to lose."""
+def _parameter_groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the trainable parameters, apart by highest rate and by decay.
+
+    Biases and normalisation gains are not decayed, having no excess to lose.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise UsageError(f"{type(module).__name__} cannot be trained: it has no trainable parameter.")
-    groups = (
-        {"params": [parameter for parameter in trainable if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim < 2], "weight_decay": 0.0},
-    )
+    backbone = _backbone(module, recipe)
+    rate = recipe.learning_rate
+    backbone_rate = rate if recipe.backbone_learning_rate is None else recipe.backbone_learning_rate
+    groups = [
+        {
+            "params": [each for each in trainable if (each in backbone, each.ndim >= 2) == (is_backbone, is_decayed)],
+            "weight_decay": recipe.weight_decay if is_decayed else 0.0,
+            "highest_rate": backbone_rate if is_backbone else rate,
+        }
+        for is_backbone, is_decayed in itertools.product((True, False), repeat=2)
+    ]
     return [group for group in groups if group["params"]]
 
 
-def _mean_loss(module: nn.Module, loss_of: Loss, faces: Batches, device: torch.device) -> float:
+def _backbone(module: nn.Module, recipe: Recipe) -> set[nn.Parameter]:
+    method: Callable[[], Iterable[nn.Parameter]] | None = getattr(module, "backbone_parameters", None)
+    if method is None and recipe.backbone_learning_rate is not None:
+        raise UsageError(
+            f"{type(module).__name__} has no backbone_parameters(), so a backbone's learning rate changes nothing. "
+            "Leave it away."
+        )
+    backbone = set() if method is None else set(method())
+    if strangers := backbone - set(module.parameters()):
+        raise ValueError(
+            f"{type(module).__name__}.backbone_parameters() yields {len(strangers)} that are no parameter of the module"
+        )
+    return backbone
+
+
+def _zero(device: torch.device) -> torch.Tensor:
+    """Return a running sum that stays on the device, so that adding to it waits for nothing; mps has no float64."""
+    return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def _mean_loss(module: nn.Module, loss_of: Loss, faces: Batches, device: torch.device, precision: Precision) -> float:
     """Return the module's own loss, averaged over faces, in evaluation mode."""
     module.eval()
-    total, count = 0.0, 0
-    with torch.inference_mode(), mixed_precision(device):
+    total = _zero(device)
+    with torch.inference_mode(), mixed_precision(device, precision):
         for loaded in faces.epoch():
             batch = to_device(require_readable(loaded), device)
-            total += loss_of(batch).item() * batch.size
-            count += batch.size
-    return total / count
+            total += loss_of(batch).to(total.dtype) * batch.size
+    return total.item() / sum(faces.sizes)
 
 
-def _finite(loss: float, split: str, epoch: int, rate: float) -> float:
+def _finite(loss: float, split: str, epoch: int, recipe: Recipe) -> float:
     if not math.isfinite(loss):
+        rates = f"{recipe.learning_rate:.3g}"
+        if recipe.backbone_learning_rate is not None:
+            rates += f" (backbone {recipe.backbone_learning_rate:.3g})"
         raise DataError(
-            f"The {split} loss is {loss} in epoch {epoch + 1} at learning rate {rate:.3g}. Lower the learning rate, "
+            f"The {split} loss is {loss} in epoch {epoch + 1} at learning rate {rates}. Lower the learning rate, "
             "or check the faces and weights that training starts from."
         )
     return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,68 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
 from dfad_bench.types import ModelSpec, WeightsFile
 from dfad_bench.weights import fetch
 
 _METADATA_KEY = "dfad_bench"
+_SUFFIXES = (".safetensors", ".pt", ".pth")
+_FILES = ".safetensors, .pt or .pth"
 
 
-def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, offline: bool = False) -> WeightsFile:
-    """Fill a model's backbone with one of the published weights it names, and return what was loaded.
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The file that a backbone starts from: one that the model publishes, or one of the user's own."""
 
-    name: the model's, for messages; choice: a key of ``spec.backbone_weights``. Raises UsageError for a choice that the
-    model does not offer, DataError where the weights cannot be had or do not fit.
+    name: str
+    sha256: str
+    file: WeightsFile | Path
+
+    @property
+    def recorded(self) -> str:
+        """The file's name and its hash, for the record of a run."""
+        return f"{self.name} sha256:{self.sha256}"
+
+
+def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
+    """Return the file that a choice of backbone weights stands for, fetching nothing.
+
+    name: the model's, for messages; choice: a key of ``spec.backbone_weights``, or the path of a .safetensors, .pt or
+    .pth file. Raises UsageError for anything else.
     """
-    if choice not in spec.backbone_weights or spec.load_backbone is None:
-        offered = ", ".join(spec.backbone_weights) or "none, it is trained from random weights"
+    path = Path(choice).expanduser()
+    looks_like_a_path = path.suffix in _SUFFIXES or len(path.parts) > 1
+    if spec.load_backbone is not None and choice in spec.backbone_weights:
+        published = spec.backbone_weights[choice]
+        return Backbone(published.name, published.sha256, published)
+    if spec.load_backbone is None or not looks_like_a_path:
+        offered = "none, it is trained from random weights"
+        if spec.load_backbone is not None:
+            offered = ", ".join([*spec.backbone_weights, "none", f"the path of a {_FILES} file"])
         hint = did_you_mean(choice, spec.backbone_weights)
         raise UsageError(f"{name} offers no backbone weights {choice!r}.{hint} Offered: {offered}.")
-    weights = spec.backbone_weights[choice]
-    spec.load_backbone(module, fetch(weights, offline))
-    return weights
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        raise UsageError(f"There is no weights file {choice}. Give the path of a {_FILES} file.")
+    return Backbone(path.name, file_sha256(path), path)
+
+
+def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, offline: bool = False) -> Backbone:
+    """Fill a model's backbone from the file that ``find_backbone`` finds, and return what was loaded.
+
+    Raises UsageError for a choice that the model does not offer, DataError where the weights cannot be had or do not fit.
+    """
+    found = find_backbone(name, spec, choice)
+    assert spec.load_backbone is not None, "find_backbone refuses a model that cannot load any"
+    if isinstance(found.file, Path):
+        spec.load_backbone(module, found.file)
+        return found
+    try:
+        path = fetch(found.file, offline)
+    except DataError as error:
+        raise DataError(f"{error} Or start from random weights with --backbone-weights none.") from None
+    spec.load_backbone(module, path)
+    return found
 
 
 # --- state ---------------------------------------------------------------------------------------------------------
@@ -109,6 +152,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as safetensors: {error}.") from None
     return metadata
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state dict that somebody published: of a ``.safetensors`` file, or of a pickle as ``load_pickled_state``."""
+    return read_tensors(path)[0] if path.suffix == ".safetensors" else load_pickled_state(path)
 
 
 def load_pickled_state(path: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_
 SCHEMA_VERSION = 2
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 _FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_MODEL_NAME = re.compile(rf"{_FILE_NAME.pattern}(\+[A-Za-z0-9_]+=[A-Za-z0-9._-]*)*")
+"""A file name, then options that differ from the model's defaults."""
 _HEAD = "# Leaderboard\n\nWritten by `dfad-bench leaderboard build` from `results/`; edits are lost.\n\n"
 
 
@@ -35,8 +37,11 @@ def add(result: Path, results: Path) -> Path:
 def place(result: Path, results: Path) -> Path:
     """Copy a result as ``add`` does, whether or not it is eligible; the tables name an ineligible one unranked."""
     read = read_result(result)
-    for what, name in (("protocol", read.protocol.name), ("model", read.model.name)):
-        if not _FILE_NAME.fullmatch(name):
+    for what, name, allowed in (
+        ("protocol", read.protocol.name, _FILE_NAME),
+        ("model", read.model.name, _MODEL_NAME),
+    ):
+        if not allowed.fullmatch(name):
             raise DataError(
                 f"{result}: the {what} is named {name!r}, which is no file name. Use lower-case letters, digits, _ . and -."
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from dfad_bench import registry
@@ -75,10 +76,26 @@ Where = Annotated[dict[str, list[str]], BeforeValidator(_as_lists), AfterValidat
 
 
 class Split(Strict):
-    """Faces chosen by their labels, at most ``per_generator`` of each generator by hash order."""
+    """Faces chosen by their labels, at most ``per_generator`` of each generator by hash order.
 
-    where: Where
+    A face must match ``where`` and, where there is an ``any_of``, one of its alternatives: sources that publish a split
+    stand beside sources that do not, or generators of one domain beside others of another.
+    """
+
+    where: Where = Field(default_factory=dict)
+    any_of: list[Where] = Field(default_factory=list)
     per_generator: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Split:
+        if not {"where", "any_of"} & self.model_fields_set:
+            raise ValueError("needs a 'where', an 'any_of', or both")
+        return self
+
+    @property
+    def conditions(self) -> list[Where]:
+        """``where`` and the alternatives."""
+        return [self.where, *self.any_of]
 
 
 class Subset(Split):
@@ -147,6 +164,8 @@ class Protocol(Strict):
     """Printed on every page that shows this protocol's numbers."""
     seed: int = 0
     sources: list[str] = Field(min_length=1)
+    prepare: dict[str, str] = Field(default_factory=dict)
+    """Source → the options of ``dfad-bench prepare`` for it, where its name alone would not do: how faces are cut, say."""
     partition: Partition | None = None
     train: Split
     val: Split
@@ -160,9 +179,12 @@ class Protocol(Strict):
     def _consistent(self) -> Protocol:
         if {"train", "val"} & set(self.test):
             raise ValueError("test: a subset may not be called train or val")
-        uses = any("partition" in split.where for split in (self.train, self.val, *self.test.values()))
+        splits = (self.train, self.val, *self.test.values())
+        uses = any("partition" in condition for split in splits for condition in split.conditions)
         if uses != (self.partition is not None):
             raise ValueError("partition: must be defined exactly when a 'where' selects by it")
+        if strangers := sorted(self.prepare.keys() - set(self.sources)):
+            raise ValueError(f"prepare: {shorten(strangers)} is not among the sources")
         return self
 
 
@@ -214,11 +236,13 @@ def open_manifests(protocol: Protocol, data: Path) -> dict[str, Manifest]:
     """
     missing = [name for name in protocol.sources if not (data / name / "metadata.parquet").is_file()]
     if missing:
-        commands = [f"dfad-bench prepare {_source_options(name)} --data {shlex.quote(str(data))}" for name in missing]
-        raise UsageError(
-            f"Protocol {protocol.name} needs {', '.join(missing)}, which {data} does not hold. "
-            f"Run: {'; '.join(commands)} (or point --data at the folder that has it)."
-        )
+        options = [protocol.prepare.get(name) or _source_options(name) for name in missing]
+        commands = [f"dfad-bench prepare {each} --data {shlex.quote(str(data))}" for each in options]
+        lacking = f"Protocol {protocol.name} needs {', '.join(missing)}, which {data} does not hold."
+        if len(commands) == 1:
+            raise UsageError(f"{lacking} Run: {commands[0]} (or point --data at the folder that has it).")
+        listed = "\n".join(commands)  # a line each, to be copied as they are
+        raise UsageError(f"{lacking} Point --data at the folder that has them, or run:\n{listed}")
     manifests = {name: read_manifest(data / name, FACE_COLUMNS) for name in protocol.sources}
     for name, manifest in manifests.items():
         if manifest.name != name:
@@ -273,12 +297,15 @@ def resolve(protocol: Protocol, manifests: Mapping[str, Manifest], limit: int | 
 
 def _same_crop(manifests: Mapping[str, Manifest]) -> None:
     """Refuse faces cut in different ways: the cut would tell sources, and so generators, apart."""
-    cuts = {
-        name: (m.footer.recipe.size, m.footer.recipe.margin, m.footer.recipe.border) for name, m in manifests.items()
-    }
-    if len(set(cuts.values())) > 1:
-        told = ", ".join(f"{name} {size} px margin {margin}" for name, (size, margin, _) in cuts.items())
-        raise DataError(f"The manifests were cut differently ({told}). Prepare them with the same --size and --margin.")
+    recipes = {name: manifest.footer.recipe for name, manifest in manifests.items()}
+    if len({(recipe.size, recipe.margin, recipe.border, recipe.align) for recipe in recipes.values()}) > 1:
+        told = ", ".join(
+            f"{name} {recipe.size} px margin {recipe.margin}{' aligned' if recipe.align else ''}"
+            for name, recipe in recipes.items()
+        )
+        raise DataError(
+            f"The manifests were cut differently ({told}). Prepare them with the same --size, --margin and --align."
+        )
 
 
 def _with_root(manifest: Manifest) -> pa.Table:
@@ -300,20 +327,35 @@ def _partition(protocol: Protocol, faces: pa.Table) -> pa.Array:
 
 
 def _choose(split: Split, faces: pa.Table, seed: int, name: str) -> pa.Table:
-    mask = np.ones(faces.num_rows, dtype=bool)
-    for column, values in split.where.items():
-        mask &= pc.fill_null(pc.is_in(faces[column], pa.array(values, pa.string())), False).to_numpy()
-    found = faces.filter(pa.array(mask))
+    among = faces.filter(pa.array(_matches(split.where, faces)))
+    masks = [_matches(alternative, among) for alternative in split.any_of]
+    found = among.filter(pa.array(np.logical_or.reduce(masks))) if masks else among
     if not found.num_rows:
-        raise DataError(f"{name}: no face matches {_told(split.where)}.")
-    for column, values in split.where.items():
+        told = " or ".join(map(_told, split.any_of or [split.where]))
+        raise DataError(f"{name}: no face matches {told}.")
+    if name != "val":  # a small generator may leave val empty, which changes no score
+        _refuse_absent(split.where, found, name)
+        for alternative, mask in zip(split.any_of, masks, strict=True):
+            _refuse_absent(alternative, among.filter(pa.array(mask)), name)
+    return found if split.per_generator is None else _at_most(split.per_generator, found, seed)
+
+
+def _matches(where: Where, faces: pa.Table) -> NDArray[np.bool_]:
+    mask = np.ones(faces.num_rows, dtype=bool)
+    for column, values in where.items():
+        mask &= pc.fill_null(pc.is_in(faces[column], pa.array(values, pa.string())), False).to_numpy()
+    return mask
+
+
+def _refuse_absent(where: Where, found: pa.Table, name: str) -> None:
+    """Refuse values that none of the faces has that were found by ``where``: a misspelt one would select less, unnoticed."""
+    for column, values in where.items():
         absent = sorted(set(values) - set(pc.unique(found[column]).to_pylist()))
-        if absent and name != "val":  # a small generator may leave val empty, which changes no score
+        if absent:
             raise DataError(
-                f"{name}: no face with {column} {shorten(absent)} matches {_told(split.where)}. "
+                f"{name}: no face with {column} {shorten(absent)} matches {_told(where)}. "
                 "Check the names with 'dfad-bench audit', or prepare the source that has them."
             )
-    return found if split.per_generator is None else _at_most(split.per_generator, found, seed)
 
 
 def _at_most(most: int, faces: pa.Table, seed: int) -> pa.Table:

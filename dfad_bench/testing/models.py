@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import nn
 
 from dfad_bench import registry
+from dfad_bench.modelling.options import options_of
 from dfad_bench.modelling.weights import load_weights, save_weights
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.records.manifest import HEADER_FEATURES
@@ -39,6 +42,8 @@ def check_model(model: str | ModelSpec, classes: Sequence[Leaf] = LEAVES, face_s
     spec: ModelSpec = registry.get("models", model) if isinstance(model, str) else model
     _check_metadata(spec)
     _check_preprocess(spec, face_size)
+    if spec.configure is not None:
+        _check_options(spec, face_size)
     torch.manual_seed(0)
     module = spec.build(classes)
     batch = _random_batch(spec, len(classes), faces=5, face_size=face_size)
@@ -66,6 +71,11 @@ def _check_metadata(spec: ModelSpec) -> None:
         bool(spec.backbone_weights) == (spec.load_backbone is not None),
         "ModelSpec.load_backbone must be given exactly when there are backbone_weights",
     )
+    require("none" not in spec.backbone_weights, "backbone weights may not be named 'none': that is random weights")
+    require(
+        spec.default_backbone_weights in ("none", *spec.backbone_weights),
+        f"default_backbone_weights {spec.default_backbone_weights!r} is neither 'none' nor one of backbone_weights",
+    )
 
 
 def _check_preprocess(spec: ModelSpec, face_size: int) -> None:
@@ -87,6 +97,41 @@ def _check_preprocess(spec: ModelSpec, face_size: int) -> None:
     require(bool(np.isfinite(once).all()), "preprocess returns values that are not finite")
     require(np.array_equal(once, again), "preprocess must not be random in evaluation, where rng is None")
     require(once.shape == training.shape, "preprocess must return one shape in training and in evaluation")
+
+
+def _check_options(spec: ModelSpec, face_size: int) -> None:
+    """Every option has a default that can be typed, and all of them together are the model itself."""
+    for option in options_of(spec):
+        by_name = option.kind in (option.POSITIONAL_OR_KEYWORD, option.KEYWORD_ONLY)
+        require(by_name, f"configure: {option} cannot be given by name")
+        has_default = option.default is not inspect.Parameter.empty
+        require(has_default, f"configure: option {option.name} has no default, so MODEL does not say what it is there")
+        require(
+            type(option.default) in (bool, int, float, str),
+            f"configure: the default of {option.name} is a {type(option.default).__name__}: bool, int, float and str "
+            "can be typed",
+        )
+        choices = get_args(option.annotation) if get_origin(option.annotation) is Literal else (option.default,)
+        require(option.default in choices, f"configure: the default of {option.name} is not among its choices")
+    assert spec.configure is not None
+    other = spec.configure()
+    for name in (
+        "inputs",
+        "reference",
+        "licence",
+        "recipe",
+        "backbone_weights",
+        "default_backbone_weights",
+        "trained_on",
+    ):
+        require(
+            getattr(other, name) == getattr(spec, name),
+            f"configure() returns another {name} than MODEL has: the defaults of its options must be what MODEL is",
+        )
+    if spec.preprocess is not None and other.preprocess is not None:
+        face = np.random.default_rng(0).integers(0, 256, (face_size, face_size, 3), dtype=np.uint8)
+        same = np.array_equal(spec.preprocess(face, None), other.preprocess(face, None))
+        require(same, "configure() returns another preprocess than MODEL has")
 
 
 def _random_batch(spec: ModelSpec, classes: int, faces: int, face_size: int, seed: int = 0) -> Batch:
@@ -165,6 +210,7 @@ def _check_training(module: nn.Module, spec: ModelSpec, classes: Sequence[Leaf],
     loss_of: Callable[[Batch], torch.Tensor] = getattr(module, "loss")  # noqa: B009  # nn.Module types it as a Tensor
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     require(bool(trainable), "the module has a loss but no trainable parameter")
+    _check_backbone(module)
     optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3)
     unreached = set(trainable)
     module.train()
@@ -179,6 +225,13 @@ def _check_training(module: nn.Module, spec: ModelSpec, classes: Sequence[Leaf],
                 unreached -= {name} if bool(parameter.grad.any()) else set()
         optimizer.step()
     require(not unreached, f"no gradient reaches {', '.join(sorted(unreached))}; freeze them or use them")
+
+
+def _check_backbone(module: nn.Module) -> None:
+    method: Callable[[], Iterable[nn.Parameter]] | None = getattr(module, "backbone_parameters", None)
+    if method is not None:
+        own = set(module.parameters())
+        require(set(method()) <= own, "backbone_parameters() yields what is no parameter of the module")
 
 
 def _answer(module: nn.Module, batch: Batch) -> Output:

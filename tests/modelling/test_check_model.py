@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.testing import ContractError, check_model
 from dfad_bench.types import Batch, ModelSpec, Output
 from tests.modelling.builders import SHADE, Shade
@@ -47,6 +49,56 @@ def test_a_pure_detector_passes() -> None:
 def test_metadata_must_be_there() -> None:
     _fails(replace(SHADE, reference=" "), "reference is empty")
     _fails(replace(SHADE, licence=""), "licence is empty")
+
+
+def test_the_default_backbone_must_be_offered() -> None:
+    _fails(replace(SHADE, default_backbone_weights="imagenet"), "'imagenet' is neither 'none' nor one of")
+
+
+def test_options_must_have_defaults_that_can_be_typed_and_be_given_by_name() -> None:
+    def without(depth: int) -> ModelSpec:
+        return SHADE
+
+    def nameless(depth: int = 2, /) -> ModelSpec:
+        return SHADE
+
+    def of_many(**options: int) -> ModelSpec:
+        return SHADE
+
+    def listed(depths: tuple[int, ...] = (1, 2)) -> ModelSpec:
+        return SHADE
+
+    def unset(depth: int | None = None) -> ModelSpec:
+        return SHADE
+
+    def unoffered(pooling: Literal["mean", "max"] = "min") -> ModelSpec:  # type: ignore[assignment]
+        return SHADE
+
+    def sound(pooling: Literal["mean", "max"] = "mean", depth: int = 2) -> ModelSpec:
+        return SHADE
+
+    _fails(replace(SHADE, configure=without), "option depth has no default")
+    _fails(replace(SHADE, configure=nameless), "cannot be given by name")
+    _fails(replace(SHADE, configure=of_many), "cannot be given by name")
+    _fails(replace(SHADE, configure=listed), "default of depths is a tuple")
+    _fails(replace(SHADE, configure=unset), "default of depth is a NoneType")
+    _fails(replace(SHADE, configure=unoffered), "default of pooling is not among its choices")
+    check_model(replace(SHADE, configure=sound), face_size=16)
+
+
+def test_the_defaults_of_the_options_must_be_the_model_itself() -> None:
+    _fails(replace(SHADE, configure=lambda: replace(SHADE, reference="another")), "returns another reference")
+    _fails(replace(SHADE, configure=lambda: replace(SHADE, inputs=("image", "gaze"))), "returns another inputs")
+    other = replace(SHADE, preprocess=Preprocess(size=4))
+    _fails(replace(SHADE, configure=lambda: other), "returns another preprocess")
+
+
+def test_a_backbone_that_is_not_the_modules_is_refused() -> None:
+    class Confused(Shade):
+        def backbone_parameters(self) -> list[nn.Parameter]:
+            return [nn.Parameter(torch.zeros(2))]
+
+    _fails(replace(SHADE, build=lambda classes: Confused(len(classes))), "what is no parameter of the module")
 
 
 def test_inputs_and_preprocess_must_agree() -> None:

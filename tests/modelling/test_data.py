@@ -65,6 +65,7 @@ def test_an_epoch_holds_every_face_once_whatever_the_batch_size(
 def test_no_epoch_ends_on_a_batch_of_one(tmp_path: Path) -> None:
     dataset = FaceDataset(_spec(), make_faces(tmp_path, 11, generators=["real"]))
     assert [len(loaded.rows) for loaded in _epoch(dataset, 5, None)] == [4, 4, 3]
+    assert Batches(dataset, 5, seed=0, workers=0, device=CPU).sizes == [4, 4, 3]
 
 
 def test_evaluation_keeps_the_tables_order_and_training_shuffles_each_epoch_anew(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_the_cpu_runs_in_single_precision() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+def test_a_precision_that_is_asked_for_is_used_on_any_device() -> None:
+    with mixed_precision(torch.device("cpu"), "bfloat16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with mixed_precision(torch.device("cpu"), "float32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
 @pytest.mark.gpu
 def test_cuda_runs_matrix_products_in_bfloat16() -> None:
     if not torch.cuda.is_available():
@@ -43,3 +50,5 @@ def test_cuda_runs_matrix_products_in_bfloat16() -> None:
     with mixed_precision(torch.device("cuda")):
         ones = torch.ones(2, 2, device="cuda")
         assert (ones @ ones).dtype == torch.bfloat16
+    with mixed_precision(torch.device("cuda"), "float32"):
+        assert (ones @ ones).dtype == torch.float32

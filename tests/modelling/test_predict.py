@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dfad_bench.modelling.predict import predict
-from dfad_bench.types import Batch, Output
+from dfad_bench.types import Batch, Output, Precision
 from tests.modelling.builders import CLASSES, SHADE, Shade, make_faces
 
 CPU = torch.device("cpu")
@@ -35,6 +35,21 @@ def test_the_answers_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 
     np.testing.assert_allclose(scores(1), scores(21), atol=1e-5)
     np.testing.assert_allclose(scores(4), scores(21), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "computed"),
+    [("bfloat16", torch.bfloat16), ("float32", torch.float32), ("auto", torch.float32)],
+)
+def test_the_network_runs_in_the_precision_that_is_asked_for_and_the_answers_are_float32(
+    tmp_path: Path, precision: Precision, computed: torch.dtype
+) -> None:
+    seen: list[torch.dtype] = []
+    module = Shade(3)
+    module.linear.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    (answer,) = predict(module, SHADE, make_faces(tmp_path, 2), batch_size=6, device=CPU, precision=precision)
+    assert seen == [computed]
+    assert answer.logits is not None and answer.logits.dtype == answer.fake_score.dtype == np.float32
 
 
 def test_an_unreadable_face_is_reported_and_the_others_keep_their_answers(tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.modelling.weights import (
+    find_backbone,
     load_backbone,
     load_pickled_state,
     load_state,
     load_weights,
     read_metadata,
+    read_state,
     save_weights,
 )
 from dfad_bench.types import ModelSpec, WeightsFile
@@ -115,5 +119,45 @@ def test_a_backbone_must_be_offered_and_its_weights_must_be_had(cache: Path) -> 
         load_backbone(nn.Linear(1, 1), "shade", spec, "imagnet")
     with pytest.raises(UsageError, match="Offered: none"):
         load_backbone(nn.Linear(1, 1), "shade", SHADE, "imagenet")
-    with pytest.raises(DataError, match="downloads are off"):
+    with pytest.raises(DataError, match=r"downloads are off\).*put it in .*Or start from .*--backbone-weights none\.$"):
         load_backbone(nn.Linear(1, 1), "shade", spec, "imagenet", offline=True)
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    load_state(module, read_state(path), path)
+
+
+OFFERED = WeightsFile("toy.pth", "http://127.0.0.1:1/toy.pth", "0" * 64, 7, "none", "none")
+WITH_BACKBONE: ModelSpec = replace(SHADE, backbone_weights={"imagenet": OFFERED}, load_backbone=_fill)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_a_file_of_the_users_is_a_backbone_that_its_hash_stands_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    published = nn.Linear(3, 2)
+    if suffix == ".safetensors":
+        save_file(published.state_dict(), path)
+    else:
+        torch.save(published.state_dict(), path)
+    module = nn.Linear(3, 2)
+    loaded = load_backbone(module, "shade", WITH_BACKBONE, str(path), offline=True)
+    assert torch.equal(module.weight, published.weight)
+    assert loaded == find_backbone("shade", WITH_BACKBONE, str(path))
+    assert loaded.recorded == f"mine{suffix} sha256:{file_sha256(path)}"
+
+
+def test_a_published_backbone_is_recorded_by_its_published_hash_without_being_fetched() -> None:
+    assert find_backbone("shade", WITH_BACKBONE, "imagenet").recorded == f"toy.pth sha256:{'0' * 64}"
+
+
+def test_a_file_that_is_absent_of_another_kind_or_of_no_use_to_the_model_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"There is no weights file .*gone\.pth\. Give the path of a \.safetensors, "):
+        find_backbone("shade", WITH_BACKBONE, str(tmp_path / "gone.pth"))
+    (tmp_path / "weights.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"weights\.bin\. Give the path of a \.safetensors, \.pt or \.pth file"):
+        find_backbone("shade", WITH_BACKBONE, str(tmp_path / "weights.bin"))
+    torch.save({}, tmp_path / "mine.pth")
+    with pytest.raises(UsageError, match=r"shade offers no backbone weights.*Offered: none, it is trained from random"):
+        find_backbone("shade", SHADE, str(tmp_path / "mine.pth"))
+    with pytest.raises(DataError, match=r"mine\.pth does not fit Linear: missing bias, weight"):
+        load_backbone(nn.Linear(3, 2), "shade", WITH_BACKBONE, str(tmp_path / "mine.pth"))

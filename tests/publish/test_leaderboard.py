@@ -52,6 +52,20 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> No
     assert not (tmp_path / "results").exists()
 
 
+def test_a_model_with_options_is_a_row_of_its_own_and_nothing_else_may_follow_its_name(tmp_path: Path) -> None:
+    names = ["xception", "xception+depth=3", "xception+depth=3+tower=ViT-B_16.pt"]
+    results = filled(tmp_path, *map(a_result, names))
+    assert [each.model.name for each in collect(results)] == names
+    page = build(results, tmp_path)[0].read_text(encoding="utf-8")
+    escaped = [name.replace("_", r"\_") for name in names]
+    assert all(f"| {name} |" in page for name in escaped)
+    for name in ("xception+", "xception+depth", "xception+depth=a/b", "xception+=3", "xception+depth=3+", "+depth=3"):
+        with pytest.raises(DataError, match="is no file name"):
+            add(a_file(tmp_path, a_result(name)), results)
+    with pytest.raises(DataError, match="the protocol is named"):
+        add(a_file(tmp_path, a_result(protocol=a_protocol("demo+depth=3"))), results)
+
+
 def test_a_link_does_not_lead_out_of_the_results(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "elsewhere").mkdir()
