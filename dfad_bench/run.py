@@ -288,7 +288,9 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
     """Load the given weights or train; return the file of the module's final weights."""
     given = run.request.weights
     if given is not None:
-        _check_classes(given, load_weights(module, given), run.selection)
+        origin = load_weights(module, given)
+        _check_classes(given, origin, run.selection)
+        _check_options(given, origin, run)
         return given
     with progress(f"training {run.name}") as bar:
         train(
@@ -317,6 +319,14 @@ def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> 
             f"{path} was trained for the classes {', '.join(trained)}; this protocol has {', '.join(wanted)}. "
             "Train on this protocol, or test on the one these weights are for."
         )
+
+
+def _check_options(path: Path, origin: dict[str, Any], run: Run) -> None:
+    """Refuse weights that the same model learned with other options: what fits may still be used otherwise."""
+    trained = origin.get("model") or {}
+    if trained.get("name") == run.entry.name and trained.get("options") != run.options:
+        theirs = row_name(run.entry.name, trained.get("options") or {})
+        raise UsageError(f"{path} was trained as {theirs}, and this run is {run.name}. Give the same --set.")
 
 
 def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> tuple[int, Counter[str]]:

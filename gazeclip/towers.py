@@ -16,7 +16,7 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, did_you_mean
 from dfad_bench.modelling.lora import plain_names
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import load_pickled_state, load_state, read_tensors
+from dfad_bench.modelling.weights import load_state, read_state
 from dfad_bench.types import WeightsFile
 
 DEFAULT = "ViT-B-16-quickgelu"
@@ -25,7 +25,7 @@ TINY = "gazeclip-tiny"
 
 _TINY_CONFIG: dict[str, Any] = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 128, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
+    "vision_cfg": {"image_size": 96, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 48, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
 _GAIN = 0.4
@@ -38,7 +38,7 @@ _OPENAI_FILES = {
 """OpenAI's own files by open_clip's name; the hash stands in their address."""
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_scale", "logit_bias")
 """What such files hold beside the towers. The temperature is no part of a tower: ours starts anew."""
-_SIZES = dict.fromkeys(_OPENAI_FILES, 224) | {TINY: 128}
+_SIZES = dict.fromkeys(_OPENAI_FILES, 224) | {TINY: 96}
 
 
 def published_weights(name: str) -> dict[str, WeightsFile]:
@@ -216,12 +216,10 @@ def _require_plain_blocks(name: str, *towers: nn.Module) -> None:
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], bool | None]:
     """Return a file's tensors, and whether they were trained with QuickGELU where the file or its neighbour says so."""
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0], _said_beside(path)
     if _is_torchscript(path):
         return _torchscript_state(path), True
-    state = load_pickled_state(path)
-    state = state.get("state_dict", state)
+    state = read_state(path)
+    state = state.get("state_dict", state)  # open_clip's own training keeps more beside it
     return {key.removeprefix("module."): tensor for key, tensor in state.items()}, _said_beside(path)
 
 

@@ -16,7 +16,7 @@ CLASSES = (
     Leaf("stylegan3", "gan", "efs"),
     Leaf("simswap", "gan", "fs"),
 )
-SIDE = 128
+SIDE = 96
 SMALL = Design(trunk="convnet", blocks=2)
 
 

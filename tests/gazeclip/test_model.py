@@ -19,7 +19,7 @@ from dfad_bench.types import Batch, ModelSpec
 from gazeclip.model import Design, GazeCLIP
 from gazeclip.spec import MODEL, TINY, configure
 from gazeclip.towers import TINY as TINY_TOWERS
-from tests.gazeclip.builders import CLASSES, SMALL, awake, faces, tiny
+from tests.gazeclip.builders import CLASSES, SIDE, SMALL, awake, faces, tiny
 from tests.modelling.builders import CLASSES as TOY_CLASSES
 from tests.modelling.builders import make_faces
 
@@ -264,7 +264,7 @@ def test_without_pre_trained_weights_the_gaze_encoder_learns_the_manifests_gaze(
     module, batch = tiny(replace(SMALL, lre=False), seed=1), faces(32)
     assert batch.image is not None and batch.gaze is not None
     yaw = batch.gaze[:, 1].nan_to_num()
-    image = batch.image + 5 * yaw[:, None, None, None] * torch.linspace(-1, 1, 128)
+    image = batch.image + 5 * yaw[:, None, None, None] * torch.linspace(-1, 1, SIDE)
     batch = replace(batch, image=image)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     for _ in range(60):

@@ -67,7 +67,7 @@ def test_the_injector_attends_to_gaze_tokens_alone_and_says_to_which() -> None:
 @pytest.mark.parametrize("blocks", [0, 1, 2, 4])
 @pytest.mark.parametrize("early", [0, 1, 4])
 def test_an_image_encoder_whose_gamma_is_zero_is_plain_clip(towers: Towers, blocks: int, early: int) -> None:
-    image = torch.randn(3, 3, 128, 128)
+    image = torch.randn(3, 3, 96, 96)
     gie = GazeAwareImageEncoder(towers.visual, WIDTH, blocks, heads=1).eval()
     ours = gie(gie.embed(image, early), torch.randn(3, 7, WIDTH))
     torch.testing.assert_close(ours, towers.visual(image), atol=1e-6, rtol=1e-6)
@@ -77,7 +77,7 @@ def test_patch_tokens_are_clips_to_the_bit_whatever_the_gaze_says(towers: Towers
     gie = GazeAwareImageEncoder(towers.visual, WIDTH, blocks=4, heads=1).eval()
     for injector in gie.injectors:
         nn.init.normal_(injector.gamma, std=3)
-    image = torch.randn(2, 3, 128, 128)
+    image = torch.randn(2, 3, 96, 96)
     blocks = towers.visual.transformer.resblocks
 
     def patches_after_each_block(run: object) -> list[torch.Tensor]:
@@ -101,7 +101,7 @@ def test_gaze_that_is_injected_reaches_the_embedding_and_its_own_encoder(towers:
     for injector in gie.injectors:
         nn.init.ones_(injector.gamma)
     gaze = torch.randn(2, 7, WIDTH, requires_grad=True)
-    out = gie(gie.embed(torch.randn(2, 3, 128, 128), 1), gaze)
+    out = gie(gie.embed(torch.randn(2, 3, 96, 96), 1), gaze)
     assert out.shape == (2, WIDTH)
     assert _reached(gie, out) == set()
     assert gaze.grad is not None and gaze.grad.any()
@@ -113,7 +113,7 @@ def test_more_blocks_than_the_tower_has_are_refused(towers: Towers) -> None:
 
 
 def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(towers: Towers) -> None:
-    image, gaze = torch.randn(2, 3, 128, 128), torch.randn(2, 7, WIDTH)
+    image, gaze = torch.randn(2, 3, 96, 96), torch.randn(2, 7, WIDTH)
 
     def gradients(save_memory: bool) -> tuple[list[torch.Tensor], int]:
         torch.manual_seed(1)
@@ -136,7 +136,7 @@ def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(towers: Tow
 # --- gaze encoder --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("trunk", "side", "grid"), [("convnet", 128, (8, 8)), ("resnet18", 64, (2, 2))])
+@pytest.mark.parametrize(("trunk", "side", "grid"), [("convnet", 96, (6, 6)), ("resnet18", 64, (2, 2))])
 def test_the_gaze_encoder_reads_the_feature_map_as_tokens_and_says_angles(
     trunk: gaze_encoder.Trunk, side: int, grid: tuple[int, int]
 ) -> None:
@@ -164,13 +164,13 @@ def test_the_gaze_map_is_a_second_input_and_an_unknown_one_is_no_gaze_at_all() -
     encoder = GazeEncoder("convnet", WIDTH, CLIP_MEAN, CLIP_STD, gaze_map=True).eval()
     batch = faces(3)
     tokens = encoder(batch.image, batch.gaze_map).tokens
-    assert tokens.shape == (3, 64 + 60, WIDTH)
-    assert torch.equal(tokens[:, :64], encoder(batch.image, torch.zeros_like(batch.gaze_map)).tokens[:, :64])
+    assert tokens.shape == (3, 36 + 60, WIDTH)
+    assert torch.equal(tokens[:, :36], encoder(batch.image, torch.zeros_like(batch.gaze_map)).tokens[:, :36])
     assert encoder.map_tokens is not None
     unknown = encoder.map_tokens(torch.zeros(1, 2, 72, 120))[0] - encoder.map_tokens.place
     torch.testing.assert_close(unknown, encoder.map_tokens.unknown.expand(60, WIDTH))
-    torch.testing.assert_close(tokens[2, 64:] - encoder.map_tokens.place, unknown)
-    assert _reached(encoder.map_tokens, tokens[:, 64:]) == set()
+    torch.testing.assert_close(tokens[2, 36:] - encoder.map_tokens.place, unknown)
+    assert _reached(encoder.map_tokens, tokens[:, 36:]) == set()
 
 
 def _l2cs_file(folder: Path) -> WeightsFile:
@@ -251,7 +251,7 @@ def test_vpe_gives_gaze_features_and_patterns_and_without_agpm_only_the_former()
     gaze, pattern = VisualPerceptionEncoder(encoder, AppearanceGazePatternModule(48, WIDTH, 1))(
         faces(2).image, None, patches
     )
-    assert gaze.tokens.shape == (2, 64, WIDTH) and pattern.shape == (2, WIDTH)
+    assert gaze.tokens.shape == (2, 36, WIDTH) and pattern.shape == (2, WIDTH)
     assert VisualPerceptionEncoder(encoder, None)(faces(2).image, None, patches)[1] is None
 
 

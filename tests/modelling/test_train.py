@@ -439,6 +439,23 @@ def test_a_long_epoch_does_not_wait_for_its_end_to_say_so(tmp_path: Path) -> Non
     assert len(seen) == 50
 
 
+def test_no_step_waits_for_the_device(
+    faces: tuple[pa.Table, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are read once for training and once for validation in each epoch; what the optimiser counts is on the host."""
+    read: list[torch.Tensor] = []
+    item = torch.Tensor.item
+
+    def noted(tensor: torch.Tensor) -> float:
+        if tensor.requires_grad or tensor.dtype == torch.float64:
+            read.append(tensor)
+        return item(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", noted)
+    _train(faces, tmp_path / "run", epochs=2, batch_size=1, accumulate=2, clip_norm=0.1)  # 30 steps in 2 epochs
+    assert len(read) == 4
+
+
 # --- a training that is killed -------------------------------------------------------------------------------------
 
 KILLED = """

@@ -53,7 +53,7 @@ def main() -> None:
     if torch.cuda.is_available():
         cuda = pick_device("cuda")
         rows += speeds(whole, plain, cuda, 512, asked.turns) + utilisation(whole, cuda, 512) + idle(whole, cuda, 64)
-    record("gazeclip", rows)
+    record("gazeclip_speed", rows)
 
 
 def sizes(whole: GazeCLIP, plain: GazeCLIP) -> list[dict[str, Any]]:
