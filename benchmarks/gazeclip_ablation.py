@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from measure import RESULTS, record
 
-from dfad_bench.run import Request, run_model
+from dfad_bench.planning import Request
+from dfad_bench.run import run_model
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain CLIP tower": ("injector=false", "agpm=false", "lre=false"),

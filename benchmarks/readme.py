@@ -1,4 +1,4 @@
-"""Puts the measured figures into the README, between its benchmark markers."""
+"""Puts the measured figures into the README and into GazeCLIP's, between their markers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from measure import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 
@@ -179,11 +180,85 @@ def gaze_lines() -> list[str]:
     return told
 
 
+def gazeclip_regions() -> dict[str, list[str]]:
+    """Return the regions of GazeCLIP's README by name: its size and speed, and what each part is worth."""
+    return {"speed": _gazeclip_speed(), "ablation": _gazeclip_ablation()}
+
+
+def _gazeclip_speed() -> list[str]:
+    kept = rows("gazeclip_speed")
+    told = ["| part, ViT-B/16, twelve classes | parameters | GFLOP |", "|---|---|---|"]
+    told += [
+        f"| {row['part']} | {row['parameters'] / 1e6:.2f} M | {row['gflop']:.2f} a {row['per']} |"
+        for row in kept
+        if "part" in row
+    ]
+    told += ["", "| in one run | plain CLIP, ms a face | GazeCLIP | ratio |", "|---|---|---|---|"]
+    for row in kept:
+        if row.get("what") in ("inference", "training step"):
+            plain = row.get("tower_ms_a_face", row.get("plain_ms_a_face"))
+            ratio = row.get("times_tower", row.get("times_plain"))
+            told.append(
+                f"| {row['what']}, {row['device']}, batch {row['batch']} | {plain:.1f} "
+                f"| {row['gazeclip_ms_a_face']:.1f} | {ratio:.2f} × |"
+            )
+    loaders = ", ".join(
+        f"{row['faces_per_second']:.0f} faces/s in {row['workers']} worker processes"
+        if row["workers"]
+        else f"{row['faces_per_second']:.0f} faces/s in the training process"
+        for row in kept
+        if row.get("what") == "loader"
+    )
+    told += [
+        "",
+        "By `python benchmarks/gazeclip_speed.py`: the towers' weights change no time, so they are random. Inference is set",
+    ]
+    told += [
+        "against open_clip's image tower alone, a training step against the same tower with our head. The loader (PNG of"
+    ]
+    told += [f"256 px, resized, mirrored, normalised) gives {loaders}."]
+    return told
+
+
+def _gazeclip_ablation() -> list[str]:
+    told = []
+    kept = rows("gazeclip_ablation")
+    for protocol in dict.fromkeys(row["protocol"] for row in kept):
+        names = {
+            "seen_acc_generator": "seen ACC generator",
+            "seen_auc": "seen AUC",
+            "unseen_acc_family": "unseen ACC family",
+            "unseen_auc": "unseen AUC",
+        }
+        told += [f"| `{protocol}`, % | {' | '.join(names.values())} |", "|---|" + "---|" * len(names)]
+        for row in kept:
+            if row["protocol"] == protocol:
+                told.append(f"| {row['variant']} | {' | '.join(_over_seeds(row, key) for key in names)} |")
+        told.append("")
+    return told[:-1]
+
+
+def _over_seeds(row: dict[str, Any], key: str) -> str:
+    """Return a mean over seeds, its interval over test faces in brackets, and the lowest and highest seed."""
+    if key not in row:
+        return "–"
+    interval = row.get(f"{key}_interval")
+    shown = f"{row[key]:.1f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
+    low, high = row[f"{key}_seeds"]
+    return f"{shown}; {low:.1f}–{high:.1f}"
+
+
 def main() -> None:
-    """Rewrite the region."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text("\n".join([before + BEGIN, *lines(), END + after]), encoding="utf-8")
+    """Rewrite the regions."""
+    _rewrite(README, BEGIN, END, lines())
+    for name, told in gazeclip_regions().items():
+        _rewrite(ROOT / "gazeclip" / "README.md", f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)
+
+
+def _rewrite(document: Path, begin: str, end: str, told: list[str]) -> None:
+    before, _, rest = document.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    document.write_text("\n".join([before + begin, *told, end + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":

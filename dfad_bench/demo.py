@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dfad_bench import registry
+from dfad_bench.planning import Request, ShowProgress
 from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
 from dfad_bench.prepare.plan import plan
 from dfad_bench.publish import leaderboard
 from dfad_bench.publish.scores import result_tables
 from dfad_bench.publish.tables import Table
-from dfad_bench.run import RESULT, Request, ShowProgress, run_model
+from dfad_bench.run import RESULT, run_model
 from dfad_bench.types import ModelSpec
 
 

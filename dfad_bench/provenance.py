@@ -11,7 +11,16 @@ from pathlib import Path
 
 from dfad_bench.records.results import CodeRecord
 
-_LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "opencv-python", "scikit-learn", "pyarrow", "safetensors")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "numpy",
+    "opencv-python",
+    "scikit-learn",
+    "pyarrow",
+    "safetensors",
+)
 _CODE = ("dfad_bench", "baselines", "gazeclip", "protocols", "pyproject.toml")
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 

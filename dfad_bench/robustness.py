@@ -16,6 +16,7 @@ from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.perturb import Level, check_perturbable, parse_perturbations
 from dfad_bench.modelling.train import WEIGHTS
 from dfad_bench.modelling.weights import load_weights
+from dfad_bench.planning import Request, Run, ShowProgress, planned
 from dfad_bench.records.results import PerturbationRecord, Result, read_result
 from dfad_bench.records.robustness import LevelRecord, RobustnessRecord, write_robustness
 from dfad_bench.run import (
@@ -23,13 +24,9 @@ from dfad_bench.run import (
     RESULT,
     Evaluation,
     Outcome,
-    Request,
-    Run,
-    ShowProgress,
     evaluate,
     is_whole,
     locked,
-    planned,
     run_planned,
 )
 from dfad_bench.scoring.robustness import curves, mean_curves

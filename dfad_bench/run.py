@@ -8,30 +8,29 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from dfad_bench import provenance, registry
+from dfad_bench import provenance
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
-from dfad_bench.modelling.data import check_inputs
-from dfad_bench.modelling.device import pick_device, seed_everything
-from dfad_bench.modelling.options import Value, configured, row_name
+from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.options import row_name
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.predict import predict
 from dfad_bench.modelling.train import WEIGHTS, train
-from dfad_bench.modelling.weights import Backbone, find_backbone, load_backbone, load_weights
+from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights
+from dfad_bench.planning import Request, Run, ShowProgress, planned
 from dfad_bench.records import predictions as records
 from dfad_bench.records.json_files import write_text
-from dfad_bench.records.protocol import Selection, load_protocol, open_manifests, resolve
+from dfad_bench.records.protocol import Selection
 from dfad_bench.records.results import (
     Counts,
     ModelRecord,
@@ -43,37 +42,9 @@ from dfad_bench.records.results import (
     write_result,
 )
 from dfad_bench.scoring.score import Options, score
-from dfad_bench.types import ModelSpec, Recipe
+from dfad_bench.types import Recipe
 
 PREDICTIONS, RESULT, TIMING = "predictions.parquet", "result.json", "timing.json"
-
-ShowProgress = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
-"""Given a label, a context manager that yields a function of what is done and what there is in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to run, and how: a model and a protocol by name or path, and everything the user may set.
-
-    settings: the model's options as ``option=value``; backbone_weights: a name that the model offers, the path of a file,
-    ``none`` for random weights, or None for the model's own default.
-    """
-
-    model: str
-    protocol: str
-    data: Path
-    runs: Path
-    seed: int = 0
-    device: str = "auto"
-    weights: Path | None = None
-    settings: Sequence[str] = ()
-    backbone_weights: str | None = None
-    offline: bool = False
-    recipe_changes: Mapping[str, Any] = field(default_factory=dict)
-    workers: int = 0
-    limit: int | None = None
-    scoring: Options = field(default_factory=Options)
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +54,6 @@ class Outcome:
     folder: Path
     result: Result
     finished_before: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A request with everything it names found and checked.
-
-    name: the model's, and the options in which it differs from its defaults; backbone_weights: ``none`` or a choice that
-    ``find_backbone`` knows.
-    """
-
-    request: Request
-    entry: registry.Entry
-    name: str
-    spec: ModelSpec
-    options: Mapping[str, Value]
-    backbone_weights: str
-    selection: Selection
-    recipe: Recipe
-    device: torch.device
-    folder: Path
-    config: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,74 +135,6 @@ def evaluate(
     write_result(asked.folder / RESULT, result)
     _write_timing(asked.folder, timing, predicted, shown)
     return Outcome(asked.folder, result, finished_before=False)
-
-
-def planned(request: Request, progress: ShowProgress) -> Run:
-    """Return a request with everything it names found; raise UsageError or DataError for what can be wrong with it."""
-    protocol = load_protocol(request.protocol)
-    entry = registry.find("models", request.model)
-    spec, options = configured(entry.name, registry.get("models", request.model), request.settings)
-    recipe = _recipe(spec, request)
-    with progress("selecting faces"):
-        selection = resolve(protocol, open_manifests(protocol, request.data), request.limit)
-    check_inputs(entry.name, spec, [selection.train, selection.val, *selection.test.values()])
-    _check_face_size(spec, selection)
-    name = row_name(entry.name, options)
-    folder = request.runs / protocol.name / name / f"seed-{request.seed}"
-    backbone = _backbone_choice(spec, request)
-    config = {
-        "recipe": asdict(recipe),
-        "options": options,
-        "limit": request.limit,
-        "backbone_weights": _told_backbone(entry.name, spec, backbone, folder),
-        "weights_sha256": None if request.weights is None else _given_weights_sha256(request.weights, folder),
-    }
-    device = pick_device(request.device)
-    return Run(request, entry, name, spec, options, backbone, selection, recipe, device, folder, config)
-
-
-def _recipe(spec: ModelSpec, request: Request) -> Recipe:
-    try:
-        return replace(spec.recipe, **request.recipe_changes)
-    except ValueError as error:
-        raise UsageError(f"Nothing can be trained so: {error}.") from None
-
-
-def _backbone_choice(spec: ModelSpec, request: Request) -> str:
-    if request.backbone_weights is not None:
-        return request.backbone_weights
-    # trained weights replace every tensor, so that a default backbone would be fetched for nothing
-    return "none" if request.weights is not None else spec.default_backbone_weights
-
-
-def _told_backbone(name: str, spec: ModelSpec, choice: str, folder: Path) -> str:
-    """Return a choice of backbone weights as configurations keep it: of a file its hash, wherever it lies."""
-    if choice == "none":
-        return choice
-    found = find_backbone(name, spec, choice)
-    if not isinstance(found.file, Path):
-        return choice
-    _refuse_from(folder, found.file)
-    return f"sha256:{found.sha256}"
-
-
-def _check_face_size(spec: ModelSpec, selection: Selection) -> None:
-    """Preprocess a black face of the size that was prepared: what does not fit is said before any work starts."""
-    size = next(iter(selection.manifests.values())).footer.recipe.size
-    if spec.preprocess is not None:
-        spec.preprocess(np.zeros((size, size, 3), np.uint8), None)
-
-
-def _given_weights_sha256(path: Path, folder: Path) -> str:
-    if not path.is_file():
-        raise UsageError(f"There is no weights file {path}.")
-    _refuse_from(folder, path)
-    return file_sha256(path)
-
-
-def _refuse_from(folder: Path, path: Path) -> None:
-    if path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{path} lies in the folder of this run. Copy it elsewhere, or choose another --runs folder.")
 
 
 def _finished(run: Run) -> Result | None:

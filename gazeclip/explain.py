@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from dfad_bench import registry
@@ -24,6 +25,10 @@ from dfad_bench.types import Batch, Leaf, ModelSpec, RawImage
 from gazeclip.model import CLIP_MEAN, CLIP_STD, GazeCLIP
 
 _CROP_SIZE = 256
+_DIM = 0.3
+"""Light that is left where the gaze injector does not look."""
+_LETTER, _ASPECT = 9.0, 0.602
+"""Points of a letter, and its width over its height in Matplotlib's monospaced font."""
 _STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "gazeclip", "svg.fonttype": "none"}
 
 
@@ -159,7 +164,9 @@ def draw(explanation: Explanation, path: Path) -> None:
     panels = 3 if explanation.looked_at is not None else 2
     lines = len(explanation.words)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.1 * panels, 3.4 + 0.32 * lines), layout="constrained")
+        figure = Figure(
+            figsize=(3.1 * panels, 3.4 + 0.32 * lines), layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09)
+        )
         parts: Any = figure.subfigures(2, 1, height_ratios=(3.4, 0.32 * lines)) if lines else (figure,)
         upper = parts[0]
         axes: list[Axes] = list(np.atleast_1d(upper.subplots(1, panels)))
@@ -171,20 +178,20 @@ def draw(explanation: Explanation, path: Path) -> None:
         for each in axes[:-1]:
             each.set_axis_off()
         if lines:
-            _draw_words(parts[1].subplots(), explanation.words)
+            _draw_words(parts[1].subplots(), explanation.words, 0.95 * figure.get_figwidth())
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _draw_attention(axes: Axes, explanation: Explanation) -> None:
-    """Dim what was looked at less; the mean over cells is the mean grey."""
+    """Dim what was looked at less."""
     assert explanation.looked_at is not None
     side = explanation.seen.shape[:2]
     large = cv2.resize(explanation.looked_at, side[::-1], interpolation=cv2.INTER_CUBIC)
-    light = np.clip(large / max(float(large.max()), 1e-12), 0.15, 1)
+    light = _DIM + (1 - _DIM) * np.clip(large / max(float(large.max()), 1e-12), 0, 1)
     axes.imshow(np.rint(explanation.seen * light[..., None]).astype(np.uint8))
     share = float(explanation.looked_at.max()) * explanation.looked_at.size
-    axes.set_title(f"gaze injector looks at\n(brightest cell: {share:.1f} × the mean)")
+    axes.set_title(f"gaze injector, most: {share:.1f} × the mean")
 
 
 def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
@@ -198,21 +205,23 @@ def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _draw_words(axes: Axes, sentences: Sequence[Sequence[tuple[str, float]]]) -> None:
+def _draw_words(axes: Axes, sentences: Sequence[Sequence[tuple[str, float]]], width: float) -> None:
+    """Write sentences into axes ``width`` inches wide, in letters that let the longest one fit."""
     axes.set_axis_off()
     axes.set_ylim(len(sentences) - 0.5, -0.5)
     most = max(importance for sentence in sentences for _, importance in sentence)
     least = min(importance for sentence in sentences for _, importance in sentence)
-    longest = max(sum(len(word) + 2 for word, _ in sentence) for sentence in sentences)
-    axes.set_xlim(0, longest)
+    longest = max(sum(len(word) + 1.5 for word, _ in sentence) for sentence in sentences)
+    size = min(_LETTER, 72 * width / (_ASPECT * longest))
+    axes.set_xlim(0, 72 * width / (_ASPECT * size))
     for line, sentence in enumerate(sentences):
         place = 0.0
         for word, importance in sentence:
             grey = 1 - 0.45 * (importance - least) / max(most - least, 1e-6)
             box = {"facecolor": str(grey), "edgecolor": "0.6", "linewidth": 0.3, "boxstyle": "square,pad=0.2"}
-            axes.text(place, line, word, family="monospace", fontsize=8, va="center", bbox=box, parse_math=False)
-            place += len(word) + 2
-    axes.set_title(f"words of the text side, importance {least:.2f} (white) to {most:.2f}", loc="left", fontsize=8)
+            axes.text(place, line, word, family="monospace", fontsize=size, va="center", bbox=box, parse_math=False)
+            place += len(word) + 1.5
+    axes.set_title(f"AWS: importance of words, {least:.3f} (white) to {most:.3f} (grey)", loc="left", fontsize=8)
 
 
 def described(explanation: Explanation) -> dict[str, Any]:

@@ -94,10 +94,11 @@ def run(
     With --perturb, the same weights then meet the test faces perturbed, and the scores become curves.
     """
     from dfad_bench import weights as published
+    from dfad_bench.planning import Request
     from dfad_bench.publish.robustness import robustness_tables
     from dfad_bench.publish.scores import result_tables
     from dfad_bench.robustness import Robust, run_perturbed
-    from dfad_bench.run import Request, run_model
+    from dfad_bench.run import run_model
 
     if offline:
         published.forbid_downloads()
