@@ -18,9 +18,14 @@ from gazeclip.towers import tokenize
 
 @dataclass(frozen=True, slots=True)
 class ClassTexts:
-    """What the language side says: for each level the V distinct texts [V, d] of unit length, and AWS's importances [U, W]."""
+    """What the language side says of C leaf classes.
+
+    levels: for each the embeddings [V, d] of its V distinct texts, of unit length; value_of: for each level, which text
+    describes a class [C] int64; importance [U, W]: AWS's, of the words of U sentences, None without AWS.
+    """
 
     levels: tuple[torch.Tensor, ...]
+    value_of: tuple[torch.Tensor, ...]
     importance: torch.Tensor | None
 
 
@@ -53,7 +58,7 @@ class LanguageRefinementEncoder(nn.Module):
         self.aws = AdaptiveWordSelector(self.text.width) if aws else None
 
     def forward(self) -> ClassTexts:
-        """Encode every sentence once; raise nothing: the sentences were checked when they were made."""
+        """Encode every sentence once, whatever the number of faces and of classes that share it."""
         embeddings = self.text.token_embedding(self.ids)
         importance = None
         if self.aws is not None:
@@ -69,11 +74,8 @@ class LanguageRefinementEncoder(nn.Module):
             F.normalize(encoded[self.get_buffer(f"rows_{number}")].mean(dim=1), dim=-1)
             for number in range(len(self.prompts))
         )
-        return ClassTexts(levels, importance)
-
-    def value_of(self, level: int) -> torch.Tensor:
-        """Return [C] int64: for each leaf class, which of the level's texts describes it."""
-        return self.get_buffer(f"value_of_{level}")
+        value_of = tuple(self.get_buffer(f"value_of_{number}") for number in range(len(self.prompts)))
+        return ClassTexts(levels, value_of, importance)
 
 
 def _project(pooled: torch.Tensor, projection: nn.Linear | torch.Tensor | None) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gazeclip.lre import LanguageRefinementEncoder
+from gazeclip.lre import ClassTexts
 
 _START, _MOST = math.log(1 / 0.07), math.log(100)
 """CLIP's initial temperature and its bound (Radford et al., ICML 2021, section 2.5)."""
@@ -26,13 +26,12 @@ class Matching(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(_START))
 
-    def forward(self, features: torch.Tensor, lre: LanguageRefinementEncoder, target: torch.Tensor) -> torch.Tensor:
-        """Return the loss in nats of features [B, d] whose leaf classes are ``target`` [B]; the texts are encoded once."""
-        texts = lre()
+    def forward(self, features: torch.Tensor, texts: ClassTexts, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss in nats of features [B, d] whose leaf classes are ``target`` [B]."""
         normal = F.normalize(features.float(), dim=-1)
         scale = self.log_scale.clamp(max=_MOST).exp()
         losses = [
-            F.cross_entropy(scale * normal @ level.T, lre.value_of(number)[target])
-            for number, level in enumerate(texts.levels)
+            F.cross_entropy(scale * normal @ level.T, value_of[target])
+            for level, value_of in zip(texts.levels, texts.value_of, strict=True)
         ]
         return torch.stack(losses).mean()

@@ -37,8 +37,8 @@ class Design:
     """What can be switched and set. The first five are the rows of an ablation; with the first three off it is plain CLIP.
 
     injector, agpm, lre: the paper's parts; aws: the word selector within LRE; gaze_map: the manifest's gaze map is a
-    second input of the gaze encoder; blocks: how many of the tower's last blocks are injected into; trunk: the gaze
-    network; towers: learn, stay, or learn through LoRA of ``rank``; save_memory: activation checkpointing; the weights of
+    second input of the gaze encoder; blocks: how many of the tower's last blocks are injected into; gaze_network:
+    its trunk; towers: learn, stay, or learn through LoRA of ``rank``; save_memory: activation checkpointing; the weights of
     the losses, beside attribution's, which is 1.
     """
 
@@ -48,7 +48,7 @@ class Design:
     aws: bool = True
     gaze_map: bool = False
     blocks: int = 3
-    trunk: Trunk = "resnet18"
+    gaze_network: Trunk = "resnet18"
     towers: Literal["trained", "frozen", "lora"] = "trained"
     rank: int = 8
     save_memory: bool = False
@@ -92,7 +92,9 @@ class GazeCLIP(nn.Module):
             blocks = design.blocks if design.injector else 0
             self.gie = GazeAwareImageEncoder(towers.visual, width, blocks, heads, design.save_memory)
         with _own_chance(seed, "gaze encoder"):
-            encoder = GazeEncoder(design.trunk, width, CLIP_MEAN, CLIP_STD, design.gaze_map) if design.gaze else None
+            encoder = (
+                GazeEncoder(design.gaze_network, width, CLIP_MEAN, CLIP_STD, design.gaze_map) if design.gaze else None
+            )
         with _own_chance(seed, "agpm"):
             heads = width // _HEAD_WIDTH or 1
             agpm = AppearanceGazePatternModule(tower_width, width, heads) if design.agpm else None
@@ -150,7 +152,7 @@ class GazeCLIP(nn.Module):
         is_fake = (batch.target != 0).to(fake.dtype)
         loss = loss + design.detection_weight * F.binary_cross_entropy_with_logits(fake, is_fake)
         if self.lre is not None and self.matching is not None:
-            loss = loss + design.matching_weight * self.matching(seen.features, self.lre, batch.target)
+            loss = loss + design.matching_weight * self.matching(seen.features, self.lre(), batch.target)
         if seen.gaze is not None and seen.gaze.angles is not None:
             assert batch.gaze is not None, "a gaze encoder that learns needs the manifest's gaze"
             loss = loss + design.gaze_weight * gaze_loss(seen.gaze.angles, batch.gaze)

@@ -60,7 +60,7 @@ def configure(
         aws=aws,
         gaze_map=gaze_map,
         blocks=blocks,
-        trunk=gaze_network,
+        gaze_network=gaze_network,
         towers=towers,
         rank=rank,
         save_memory=save_memory,
@@ -99,7 +99,7 @@ def _preprocess(backbone: str) -> Preprocess:
 
 def _build(classes: Sequence[Leaf], backbone: str, design: Design) -> nn.Module:
     model = GazeCLIP(classes, backbone, design)
-    if design.trunk == "l2cs" and model.vpe is not None:
+    if design.gaze_network == "l2cs" and model.vpe is not None:
         model.vpe.gaze_encoder.load_published()
     return model
 

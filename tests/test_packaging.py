@@ -36,7 +36,7 @@ def test_every_source_file_is_in_the_wheel(wheel: Path, repository: Path) -> Non
 
 
 def test_the_wheel_takes_no_common_name_at_the_top(wheel: Path) -> None:
-    assert {path.name for path in wheel.iterdir() if not path.name.endswith(".dist-info")} == {"dfad_bench"}
+    assert {path.name for path in wheel.iterdir() if not path.name.endswith(".dist-info")} == {"dfad_bench", "gazeclip"}
 
 
 def test_an_installed_wheel_lists_what_the_checkout_lists_and_claims_no_commit(wheel: Path, tmp_path: Path) -> None:

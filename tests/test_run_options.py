@@ -202,6 +202,17 @@ def test_a_run_that_was_finished_before_there_were_options_is_still_finished(dat
     assert "differs in recipe" in answer.stderr
 
 
+def test_weights_that_were_trained_with_other_options_are_refused_though_their_tensors_fit(
+    data: Path, tmp_path: Path
+) -> None:
+    run(data, tmp_path / "trained", "--set", "pooling=max")
+    weights = folder_of(tmp_path / "trained", "+pooling=max") / "model.safetensors"
+    answer = run(data, tmp_path / "tested", "--weights", weights, expect=2)
+    assert f"was trained as {MODEL}+pooling=max, and this run is {MODEL}. Give the same --set." in answer.stderr
+    assert not (folder_of(tmp_path / "tested") / "predictions.parquet").exists()
+    run(data, tmp_path / "tested", "--weights", weights, "--set", "pooling=max")
+
+
 # --- the recipe ----------------------------------------------------------------------------------------------------
 
 

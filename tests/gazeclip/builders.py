@@ -17,7 +17,7 @@ CLASSES = (
     Leaf("simswap", "gan", "fs"),
 )
 SIDE = 96
-SMALL = Design(trunk="convnet", blocks=2)
+SMALL = Design(gaze_network="convnet", blocks=2)
 
 
 def tiny(design: Design = SMALL, seed: int = 0) -> GazeCLIP:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,7 +14,7 @@ from dfad_bench import registry
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.options import configured
 from dfad_bench.modelling.predict import predict
-from dfad_bench.modelling.train import train
+from dfad_bench.modelling.train import Epoch, train
 from dfad_bench.modelling.weights import load_weights, save_weights
 from dfad_bench.testing import check_model
 from dfad_bench.types import Batch, ModelSpec
@@ -282,11 +284,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, pa.Table]:
     return make_faces(folder, 8, size=128, gaze=True), make_faces(folder, 3, size=128, gaze=True, seed=1)
 
 
-def _trained(spec: ModelSpec, toy: tuple[pa.Table, pa.Table], folder: Path) -> GazeCLIP:
+def _trained(
+    spec: ModelSpec, toy: tuple[pa.Table, pa.Table], folder: Path, on_progress: Callable[[Epoch], None] | None = None
+) -> GazeCLIP:
     seed_everything(0, CPU)
     module = spec.build(TOY_CLASSES)
     recipe = replace(spec.recipe, epochs=4, batch_size=8, accumulate=2)
-    train(module, spec, TOY_CLASSES, *toy, recipe=recipe, seed=0, folder=folder, device=CPU)
+    how: dict[str, Any] = {"recipe": recipe, "seed": 0, "folder": folder, "device": CPU, "on_progress": on_progress}
+    train(module, spec, TOY_CLASSES, *toy, **how)
     assert isinstance(module, GazeCLIP)
     return module
 
@@ -308,7 +313,22 @@ def test_two_trainings_are_the_same_to_the_byte(toy: tuple[pa.Table, pa.Table], 
     ).read_bytes()
 
 
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
+    toy: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    def stop(row: Epoch) -> None:
+        if row.epoch == 2:
+            raise KeyboardInterrupt
+
+    _trained(TINY, toy, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        _trained(TINY, toy, tmp_path / "stopped", stop)
+    _trained(TINY, toy, tmp_path / "stopped")
+    for name in ("training.jsonl", "model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
 def test_the_parts_of_two_designs_that_they_share_start_out_the_same() -> None:
-    one, other = tiny(), tiny(Design(trunk="convnet", blocks=2, towers="lora", rank=4))
+    one, other = tiny(), tiny(Design(gaze_network="convnet", blocks=2, towers="lora", rank=4))
     assert torch.equal(one.head.attribution.weight, other.head.attribution.weight)
     assert not torch.equal(tiny(seed=5).head.attribution.weight, one.head.attribution.weight)

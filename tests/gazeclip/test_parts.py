@@ -376,11 +376,13 @@ def test_faces_of_one_class_do_not_push_each_other_apart() -> None:
     """With one text per face and one-to-one InfoNCE, two faces of one class could never both be right."""
     lre, matching = _lre(), Matching()
     with torch.no_grad():
-        texts = lre().levels
+        texts = lre()
     target = torch.tensor([1, 1, 1, 1])
-    ideal = torch.stack([sum(level[lre.value_of(n)[1]] for n, level in enumerate(texts))] * 4)
-    alone = matching(ideal[:1], lre, target[:1])
-    assert matching(ideal, lre, target).item() == pytest.approx(alone.item())
+    ideal = torch.stack(
+        [sum(level[value_of[1]] for level, value_of in zip(texts.levels, texts.value_of, strict=True))] * 4
+    )
+    alone = matching(ideal[:1], texts, target[:1])
+    assert matching(ideal, texts, target).item() == pytest.approx(alone.item())
 
 
 def test_matching_is_lowest_for_the_right_texts_and_texts_are_encoded_once_a_step() -> None:
@@ -388,27 +390,30 @@ def test_matching_is_lowest_for_the_right_texts_and_texts_are_encoded_once_a_ste
     calls: list[int] = []
     lre.text.transformer.register_forward_hook(lambda *call: calls.append(len(call[1][0])))
     with torch.no_grad():
-        texts = lre().levels
+        texts = lre()
     calls.clear()
-    by_class = [sum(level[lre.value_of(n)[leaf]] for n, level in enumerate(texts)) for leaf in range(4)]
+    by_class = [
+        sum(level[value_of[leaf]] for level, value_of in zip(texts.levels, texts.value_of, strict=True))
+        for leaf in range(4)
+    ]
     losses = torch.stack(
-        [torch.stack([matching(f[None], lre, torch.tensor([leaf])) for leaf in range(4)]) for f in by_class]
+        [torch.stack([matching(f[None], texts, torch.tensor([leaf])) for leaf in range(4)]) for f in by_class]
     )
     assert torch.equal(losses.argmin(dim=0), torch.arange(4)), "no other features fit a class as well as its own texts"
     calls.clear()
-    matching(torch.randn(50, WIDTH), lre, torch.arange(50) % 4)
+    matching(torch.randn(50, WIDTH), lre(), torch.arange(50) % 4)
     assert calls == [len(lre.sentences)]
 
 
 def test_the_temperature_learns_and_is_clamped() -> None:
     lre, matching = _lre(), Matching()
-    loss = matching(torch.randn(4, WIDTH), lre, torch.arange(4))
+    loss = matching(torch.randn(4, WIDTH), lre(), torch.arange(4))
     loss.backward()
     assert matching.log_scale.exp().item() == pytest.approx(1 / 0.07)
     assert matching.log_scale.grad is not None and matching.log_scale.grad.item() != 0
     features = torch.randn(4, WIDTH)
     with torch.no_grad():
         matching.log_scale.fill_(100.0)
-        too_hot = matching(features, lre, torch.arange(4))
+        too_hot = matching(features, lre(), torch.arange(4))
         matching.log_scale.fill_(torch.tensor(100.0).log())
-        assert too_hot.item() == pytest.approx(matching(features, lre, torch.arange(4)).item())
+        assert too_hot.item() == pytest.approx(matching(features, lre(), torch.arange(4)).item())
