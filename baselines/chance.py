@@ -40,6 +40,7 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
 
 MODEL = ModelSpec(
     build=build,
+    light=True,
     inputs=(),
     reference="none: the class priors of the train split",
     licence="Apache-2.0",

@@ -44,6 +44,7 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
 
 MODEL = ModelSpec(
     build=build,
+    light=True,
     inputs=("header",),
     reference="dfad-bench, after the finding of Grommelt et al., 2024, arXiv:2403.17608",
     licence="Apache-2.0",

@@ -63,6 +63,7 @@ def load_backbone(module: nn.Module, path: Path) -> None:
 
 MODEL = ModelSpec(
     build=build,
+    light=True,
     inputs=("image",),
     preprocess=Preprocess(size=None, crop=SIZE),
     reference="He et al., CVPR 2016, arXiv:1512.03385",

@@ -94,6 +94,7 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
 
 MODEL = ModelSpec(
     build=build,
+    light=True,
     inputs=("image",),
     # Resampling would overwrite the very traces that are looked for.
     preprocess=Preprocess(size=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),

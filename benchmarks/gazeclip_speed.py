@@ -18,6 +18,7 @@ from measure import record
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dfad_bench.modelling.clip import DEFAULT
 from dfad_bench.modelling.data import Batches, FaceDataset, to_device
 from dfad_bench.modelling.device import mixed_precision, pick_device
 from dfad_bench.records.manifest import COLUMNS
@@ -25,7 +26,6 @@ from dfad_bench.records.protocol import FACE_COLUMNS
 from dfad_bench.types import Batch, Leaf
 from gazeclip.model import Design, GazeCLIP
 from gazeclip.spec import MODEL
-from gazeclip.towers import DEFAULT
 
 LEAVES = (
     Leaf("real", "real", "real"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MAP = re.compile(r"\[`(.+?)`\]\((\w+\.py)#L(\d+)\)")
+"""Code, file and line in the map from formulas to lines of GazeCLIP's README."""
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 
@@ -249,10 +252,26 @@ def _over_seeds(row: dict[str, Any], key: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the regions."""
+    """Rewrite the regions, and the lines of GazeCLIP's code that its README leads to."""
     _rewrite(README, BEGIN, END, lines())
+    document = ROOT / "gazeclip" / "README.md"
     for name, told in gazeclip_regions().items():
-        _rewrite(ROOT / "gazeclip" / "README.md", f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)
+        _rewrite(document, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)
+    document.write_text(MAP.sub(_located, document.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _located(entry: re.Match[str]) -> str:
+    """Return an entry of the map with the line on which its code stands now."""
+    code, file = entry[1], entry[2]
+    (line,) = places(ROOT / "gazeclip" / file, code)
+    return f"[`{code}`]({file}#L{line})"
+
+
+def places(file: Path, code: str) -> list[int]:
+    """Return the lines, counted from 1, that hold a piece of code."""
+    return [
+        number for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1) if code in text
+    ]
 
 
 def _rewrite(document: Path, begin: str, end: str, told: list[str]) -> None:

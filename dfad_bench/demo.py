@@ -20,7 +20,7 @@ from dfad_bench.types import ModelSpec
 def run_demo(
     folder: Path, faces: int, workers: int, progress: ShowProgress, note: Callable[[str], None]
 ) -> Iterator[Table]:
-    """Prepare ``faces`` demo faces, run our own models that need no weights on the demo protocol and yield the tables.
+    """Prepare ``faces`` demo faces, run our own light models on the demo protocol and yield the tables.
 
     Finished work is kept.
     """
@@ -29,7 +29,7 @@ def run_demo(
         report = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
     results = folder / "leaderboard" / "results"
-    for model in _without_download():
+    for model in _light():
         request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
         outcome = run_model(request, progress)
         yield from result_tables(outcome.result)
@@ -39,8 +39,8 @@ def run_demo(
     yield from leaderboard.tables(leaderboard.collect(results))
 
 
-def _without_download() -> list[str]:
-    """Return the models that come with dfad-bench and start from random weights."""
+def _light() -> list[str]:
+    """Return the models that come with dfad-bench and say that they are light."""
     names = [name for name, entry in registry.entries("models").items() if entry.is_ours]
     specs: dict[str, ModelSpec] = {name: registry.get("models", name) for name in names}
-    return [name for name, spec in specs.items() if spec.default_backbone_weights == "none"]
+    return [name for name, spec in specs.items() if spec.light]

@@ -257,7 +257,8 @@ class ModelSpec:
     ``default_backbone_weights`` is the one that a run starts from unless told otherwise, ``none`` for random weights.
     ``configure`` returns this model with other options: its keyword parameters are the options, their defaults what
     ``MODEL`` is, each a bool, int, float or str; a Literal annotation lists the choices of a str. ``trained_on`` names
-    datasets that published weights have seen, so that a leaderboard can mark contamination.
+    datasets that published weights have seen, so that a leaderboard can mark contamination. ``light``: it needs no weights and
+    learns the demo's faces in about a minute on two cores, so that ``demo`` shows it.
     """
 
     build: Callable[[Sequence[Leaf]], nn.Module]
@@ -271,4 +272,5 @@ class ModelSpec:
     load_backbone: Callable[[nn.Module, Path], None] | None = None
     configure: Callable[..., ModelSpec] | None = None
     trained_on: tuple[str, ...] = ()
+    light: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from dfad_bench import registry
 from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.modelling import clip
 from dfad_bench.modelling.weights import load_weights, read_metadata
 from dfad_bench.prepare.faces import CropRecipe, FaceMaker
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.types import Batch, Leaf, ModelSpec, RawImage
-from gazeclip.model import CLIP_MEAN, CLIP_STD, GazeCLIP
+from gazeclip.model import GazeCLIP
 
 _CROP_SIZE = 256
 _DIM = 0.3
@@ -140,7 +141,7 @@ def _words(module: GazeCLIP, leaf: int) -> tuple[tuple[tuple[str, float], ...], 
 
 def _pixels(image: torch.Tensor) -> NDArray[np.uint8]:
     """Return an image [3, h, w] that was normalised for CLIP as pixels."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.MEAN, clip.STD))
     pixels: NDArray[np.uint8] = ((image * std + mean) * 255).round().clamp(0, 255).permute(1, 2, 0).byte().numpy()
     return pixels
 

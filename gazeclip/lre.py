@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dfad_bench.modelling.clip import tokenize
 from dfad_bench.types import Leaf
 from gazeclip.aws import AdaptiveWordSelector
 from gazeclip.prompts import prompts
-from gazeclip.towers import tokenize
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dfad_bench.modelling import clip
 from dfad_bench.modelling.lora import add_lora
 from dfad_bench.types import Batch, Leaf, Output
 from gazeclip.agpm import AppearanceGazePatternModule
@@ -21,11 +22,7 @@ from gazeclip.gaze_encoder import GazeEncoder, GazeFeatures, Trunk, gaze_loss
 from gazeclip.gie import GazeAwareImageEncoder, Patches
 from gazeclip.lre import LanguageRefinementEncoder
 from gazeclip.matching import Matching
-from gazeclip.towers import Towers
 from gazeclip.vpe import VisualPerceptionEncoder
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _HEAD_WIDTH = 64
 _EARLY = 4
@@ -84,7 +81,7 @@ class GazeCLIP(nn.Module):
         seed = int(torch.randint(2**62, ()))
         self.design, self.backbone = design, backbone
         with _own_chance(seed, "towers"):
-            towers = Towers(backbone)
+            towers = clip.Towers(backbone)
         self.quick_gelu = towers.quick_gelu
         width, tower_width = towers.width, towers.visual_width
         with _own_chance(seed, "gie"):
@@ -93,7 +90,7 @@ class GazeCLIP(nn.Module):
             self.gie = GazeAwareImageEncoder(towers.visual, width, blocks, heads, design.save_memory)
         with _own_chance(seed, "gaze encoder"):
             encoder = (
-                GazeEncoder(design.gaze_network, width, CLIP_MEAN, CLIP_STD, design.gaze_map) if design.gaze else None
+                GazeEncoder(design.gaze_network, width, clip.MEAN, clip.STD, design.gaze_map) if design.gaze else None
             )
         with _own_chance(seed, "agpm"):
             heads = width // _HEAD_WIDTH or 1

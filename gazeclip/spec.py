@@ -9,11 +9,10 @@ from typing import Literal
 
 from torch import nn
 
-from dfad_bench.modelling.preprocess import Preprocess
+from dfad_bench.modelling import clip
 from dfad_bench.types import Input, Leaf, ModelSpec, Recipe
-from gazeclip import towers as clip
 from gazeclip.gaze_encoder import Trunk
-from gazeclip.model import CLIP_MEAN, CLIP_STD, Design, GazeCLIP
+from gazeclip.model import Design, GazeCLIP
 
 REFERENCE = "Zhang et al., arXiv:2603.29295 (re-implemented from its abstract and captions, not the authors' code)"
 LICENCE = "Apache-2.0 (this code), MIT (open_clip)"
@@ -77,7 +76,7 @@ def configure(
     return ModelSpec(
         build=partial(_build, backbone=backbone, design=design),
         inputs=tuple(inputs),
-        preprocess=_preprocess(backbone),
+        preprocess=clip.preprocess(backbone),
         reference=REFERENCE,
         licence=LICENCE,
         recipe=TINY_RECIPE if backbone == clip.TINY else RECIPE,
@@ -85,16 +84,9 @@ def configure(
         load_backbone=None if backbone == clip.TINY else _load_backbone,
         default_backbone_weights="none" if backbone == clip.TINY else "openai",
         trained_on=("Gaze360",) if design.gaze and gaze_network == "l2cs" else (),
+        light=backbone == clip.TINY,
         configure=configure_tiny if backbone == clip.TINY else configure,
     )
-
-
-def _preprocess(backbone: str) -> Preprocess:
-    """Resize as CLIP does; the tiny model sees a window at full resolution, where traces of generators are."""
-    side = clip.image_size(backbone)
-    if backbone == clip.TINY:
-        return Preprocess(size=None, crop=side, mean=CLIP_MEAN, std=CLIP_STD)
-    return Preprocess(size=side, mean=CLIP_MEAN, std=CLIP_STD)
 
 
 def _build(classes: Sequence[Leaf], backbone: str, design: Design) -> nn.Module:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dfad_bench.modelling.clip import TINY
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.types import Batch, Leaf
 from gazeclip.model import Design, GazeCLIP
-from gazeclip.towers import TINY
 
 CLASSES = (
     Leaf("real", "real", "real"),

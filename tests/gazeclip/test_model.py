@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dfad_bench import registry
+from dfad_bench.modelling.clip import TINY as TINY_TOWERS
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.options import configured
 from dfad_bench.modelling.predict import predict
@@ -20,7 +21,6 @@ from dfad_bench.testing import check_model
 from dfad_bench.types import Batch, ModelSpec
 from gazeclip.model import Design, GazeCLIP
 from gazeclip.spec import MODEL, TINY, configure
-from gazeclip.towers import TINY as TINY_TOWERS
 from tests.gazeclip.builders import CLASSES, SIDE, SMALL, awake, faces, tiny
 from tests.modelling.builders import CLASSES as TOY_CLASSES
 from tests.modelling.builders import make_faces

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dfad_bench.errors import DataError
+from dfad_bench.modelling.clip import MEAN, STD, TINY, Towers
 from dfad_bench.prepare.gaze_estimators.l2cs import L2CS, state_shapes
 from dfad_bench.types import Leaf, WeightsFile
 from gazeclip import gaze_encoder
@@ -19,8 +20,6 @@ from gazeclip.gaze_injector import GazeInjector
 from gazeclip.gie import GazeAwareImageEncoder
 from gazeclip.lre import LanguageRefinementEncoder
 from gazeclip.matching import Matching
-from gazeclip.model import CLIP_MEAN, CLIP_STD
-from gazeclip.towers import TINY, Towers
 from gazeclip.vpe import VisualPerceptionEncoder
 from tests.gazeclip.builders import CLASSES, faces
 
@@ -140,7 +139,7 @@ def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(towers: Tow
 def test_the_gaze_encoder_reads_the_feature_map_as_tokens_and_says_angles(
     trunk: gaze_encoder.Trunk, side: int, grid: tuple[int, int]
 ) -> None:
-    encoder = GazeEncoder(trunk, WIDTH, CLIP_MEAN, CLIP_STD)
+    encoder = GazeEncoder(trunk, WIDTH, MEAN, STD)
     found = encoder(torch.randn(3, 3, side, side))
     assert found.tokens.shape == (3, grid[0] * grid[1], WIDTH) and found.grid == grid
     assert found.angles is not None and found.angles.shape == (3, 2)
@@ -148,7 +147,7 @@ def test_the_gaze_encoder_reads_the_feature_map_as_tokens_and_says_angles(
 
 
 def test_faces_reach_the_network_in_imagenets_normalisation() -> None:
-    encoder = GazeEncoder("convnet", WIDTH, CLIP_MEAN, CLIP_STD)
+    encoder = GazeEncoder("convnet", WIDTH, MEAN, STD)
     given: list[torch.Tensor] = []
     encoder.trunk.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     pixels = torch.rand(1, 3, 64, 64)
@@ -156,12 +155,12 @@ def test_faces_reach_the_network_in_imagenets_normalisation() -> None:
     def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
         return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
-    encoder(normalised(CLIP_MEAN, CLIP_STD))
+    encoder(normalised(MEAN, STD))
     torch.testing.assert_close(given[0], normalised(gaze_encoder.IMAGENET_MEAN, gaze_encoder.IMAGENET_STD))
 
 
 def test_the_gaze_map_is_a_second_input_and_an_unknown_one_is_no_gaze_at_all() -> None:
-    encoder = GazeEncoder("convnet", WIDTH, CLIP_MEAN, CLIP_STD, gaze_map=True).eval()
+    encoder = GazeEncoder("convnet", WIDTH, MEAN, STD, gaze_map=True).eval()
     batch = faces(3)
     tokens = encoder(batch.image, batch.gaze_map).tokens
     assert tokens.shape == (3, 36 + 60, WIDTH)
@@ -190,7 +189,7 @@ def test_a_pre_trained_gaze_network_is_the_published_one_and_stays_as_it_is(
 ) -> None:
     monkeypatch.setenv("DFAD_BENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(L2CS, "weights", (_l2cs_file(tmp_path),))
-    encoder = GazeEncoder("l2cs", WIDTH, CLIP_MEAN, CLIP_STD)
+    encoder = GazeEncoder("l2cs", WIDTH, MEAN, STD)
     encoder.load_published()
     published = torch.load(tmp_path / "L2CSNet_gaze360.pkl", weights_only=True)
     assert torch.equal(encoder.trunk.state_dict()["layer4.2.conv3.weight"], published["layer4.2.conv3.weight"])
@@ -218,7 +217,7 @@ def test_a_pre_trained_gaze_network_that_cannot_be_had_is_an_error_that_says_whe
 ) -> None:
     monkeypatch.setenv("DFAD_BENCH_OFFLINE", "1")
     with pytest.raises(DataError, match=r"L2CSNet_gaze360\.pkl could not be downloaded .*DFAD_BENCH_WEIGHTS"):
-        GazeEncoder("l2cs", WIDTH, CLIP_MEAN, CLIP_STD).load_published()
+        GazeEncoder("l2cs", WIDTH, MEAN, STD).load_published()
 
 
 def test_the_gaze_loss_counts_known_gaze_only_and_is_in_radians() -> None:
@@ -246,7 +245,7 @@ def test_agpm_makes_one_pattern_per_face_of_both_sides() -> None:
 
 
 def test_vpe_gives_gaze_features_and_patterns_and_without_agpm_only_the_former() -> None:
-    encoder = GazeEncoder("convnet", WIDTH, CLIP_MEAN, CLIP_STD)
+    encoder = GazeEncoder("convnet", WIDTH, MEAN, STD)
     patches = torch.randn(2, 9, 48)
     gaze, pattern = VisualPerceptionEncoder(encoder, AppearanceGazePatternModule(48, WIDTH, 1))(
         faces(2).image, None, patches
@@ -392,10 +391,8 @@ def test_matching_is_lowest_for_the_right_texts_and_texts_are_encoded_once_a_ste
     with torch.no_grad():
         texts = lre()
     calls.clear()
-    by_class = [
-        sum(level[value_of[leaf]] for level, value_of in zip(texts.levels, texts.value_of, strict=True))
-        for leaf in range(4)
-    ]
+    levels = list(zip(texts.levels, texts.value_of, strict=True))
+    by_class = [sum(level[value_of[leaf]] for level, value_of in levels) for leaf in range(4)]
     losses = torch.stack(
         [torch.stack([matching(f[None], texts, torch.tensor([leaf])) for leaf in range(4)]) for f in by_class]
     )

@@ -1,30 +1,34 @@
-"""The README's map leads to the lines that it names, and its figures are those that were kept."""
+"""GazeCLIP's README leads to the lines that it names, and its figures are those that were kept."""
 
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-MAP = re.compile(r"\[`(.+?)`\]\((\w+\.py)#L(\d+)\)")
+
+@pytest.fixture
+def readme(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that writes what a machine writes of it: ``python benchmarks/readme.py``."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    return importlib.import_module("readme")
 
 
-def test_the_map_from_formulas_to_lines_is_right(repository: Path) -> None:
-    package = repository / "gazeclip"
-    entries = MAP.findall((package / "README.md").read_text(encoding="utf-8"))
+@pytest.fixture
+def text(repository: Path) -> str:
+    return (repository / "gazeclip" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_map_from_formulas_to_lines_is_right(readme: ModuleType, text: str, repository: Path) -> None:
+    entries = readme.MAP.findall(text)
     assert len(entries) >= 11
     for code, file, line in entries:
-        lines = (package / file).read_text(encoding="utf-8").splitlines()
-        places = [number for number, text in enumerate(lines, start=1) if code in text]
-        assert places == [int(line)], f"{code} stands in {file} on {places}, the README says {line}"
+        assert readme.places(repository / "gazeclip" / file, code) == [int(line)], f"{code} in {file}"
 
 
-def test_the_figures_are_those_that_the_benchmarks_kept(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    readme = importlib.import_module("readme")
-    text = (repository / "gazeclip" / "README.md").read_text(encoding="utf-8")
+def test_the_figures_are_those_that_the_benchmarks_kept(readme: ModuleType, text: str) -> None:
     for region, lines in readme.gazeclip_regions().items():
         shown = text.partition(f"<!-- {region}:begin -->")[2].partition(f"<!-- {region}:end -->")[0]
         assert shown.strip().splitlines() == lines

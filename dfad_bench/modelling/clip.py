@@ -15,12 +15,16 @@ from torch import nn
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, did_you_mean
 from dfad_bench.modelling.lora import plain_names
+from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
 from dfad_bench.modelling.weights import load_state, read_state
 from dfad_bench.types import WeightsFile
 
 DEFAULT = "ViT-B-16-quickgelu"
-TINY = "gazeclip-tiny"
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""By which CLIP's images are normalised, in units of 0..1."""
+TINY = "clip-tiny"
 """Ours: small enough to be trained from random weights on two cores. It has no published weights."""
 
 _TINY_CONFIG: dict[str, Any] = {
@@ -61,6 +65,17 @@ def published_weights(name: str) -> dict[str, WeightsFile]:
 def image_size(name: str) -> int:
     """Return the side in pixels of the square images that the image tower reads."""
     return _SIZES[name] if name in _SIZES else int(_config(name)["vision_cfg"]["image_size"])
+
+
+def preprocess(name: str) -> Preprocess:
+    """Return how faces are prepared for the image tower: resized as CLIP does.
+
+    The tiny tower sees a window at full resolution, where the traces of generators are.
+    """
+    side = image_size(name)
+    if name == TINY:
+        return Preprocess(size=None, crop=side, mean=MEAN, std=STD)
+    return Preprocess(size=side, mean=MEAN, std=STD)
 
 
 class Towers(nn.Module):
@@ -199,7 +214,7 @@ def _config(name: str) -> dict[str, Any]:
     )
     if odd is not None:
         raise UsageError(
-            f"GazeCLIP injects into the class token of a plain CLIP vision transformer, and {name} is none: {odd}. "
+            f"What is built on CLIP here needs a plain vision transformer with a class token, and {name} is none: {odd}. "
             "Choose another open_clip model, such as ViT-B-16-quickgelu or ViT-L-14."
         )
     known = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
@@ -211,7 +226,9 @@ def _require_plain_blocks(name: str, *towers: nn.Module) -> None:
     for tower in towers:
         transformer: Any = tower.transformer
         if not transformer.batch_first or not all(type(block) is plain for block in transformer.resblocks):
-            raise UsageError(f"GazeCLIP reads open_clip's plain residual attention blocks, and {name} has others.")
+            raise UsageError(
+                f"What is built on CLIP here needs open_clip's plain residual attention blocks, and {name} has others."
+            )
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], bool | None]:
