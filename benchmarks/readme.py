@@ -1,4 +1,4 @@
-"""Puts the measured figures into the README and into GazeCLIP's, between their markers."""
+"""Puts the measured figures into the READMEs, between their markers."""
 
 from __future__ import annotations
 
@@ -251,9 +251,37 @@ def _over_seeds(row: dict[str, Any], key: str) -> str:
     return f"{shown}; {low:.1f}–{high:.1f}"
 
 
+def baselines_lines() -> list[str]:
+    """Return the table of the registered models."""
+    told = [
+        "| model | paper | parameters (learning) | GFLOP a face | input | faces/s here | weights | licence |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows("baselines"):
+        reads = "–" if row["side"] is None else f"{row['side']} px"
+        reads += "".join(f", {each.replace('_', ' ')}" for each in row["inputs"] if each != "image")
+        parameters = _count(row["parameters"])
+        if row["trained"] != row["parameters"]:
+            parameters += f" ({_count(row['trained'])})"
+        told.append(
+            f"| `{row['model']}` | {row['reference']} | {parameters} | {row['gflop']:.2f} | {reads.removeprefix('–, ')} "
+            f"| {row['faces_per_second']:.3g} | `{row['weights']}` | {row['licence']} |"
+        )
+    return [
+        *told,
+        "",
+        "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights.",
+    ]
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f} M" if parameters >= 10_000 else f"{parameters:,}"
+
+
 def main() -> None:
     """Rewrite the regions, and the lines of GazeCLIP's code that its README leads to."""
     _rewrite(README, BEGIN, END, lines())
+    _rewrite(ROOT / "baselines" / "README.md", "<!-- baselines:begin -->", "<!-- baselines:end -->", baselines_lines())
     document = ROOT / "gazeclip" / "README.md"
     for name, told in gazeclip_regions().items():
         _rewrite(document, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)

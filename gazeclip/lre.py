@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfad_bench.modelling.clip import tokenize
+from dfad_bench.modelling.prompts import prompts
 from dfad_bench.types import Leaf
 from gazeclip.aws import AdaptiveWordSelector
-from gazeclip.prompts import prompts
 
 
 @dataclass(frozen=True, slots=True)
