@@ -42,6 +42,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/frechet.py
 	$(BIN)/python benchmarks/gaze_fid.py
 	$(BIN)/python benchmarks/gaze_fid_calibration.py
+	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/gazeclip_speed.py
 	rm -rf demo && $(BIN)/dfad-bench demo
 	$(BIN)/python benchmarks/gazeclip_ablation.py --data demo/data --runs demo/ablation

@@ -58,6 +58,9 @@ def load_backbone(module: nn.Module, path: Path) -> None:
     assert isinstance(module, ResNet18)
     state = read_state(path)
     backbone = {key: tensor for key, tensor in state.items() if key not in _HEAD}
+    # Files in the manner of PyTorch before 0.4.1, as torchvision's is, lack these counts, which nothing here reads.
+    own = module.backbone.state_dict()
+    backbone |= {key: own[key] for key in own.keys() - state.keys() if key.endswith("num_batches_tracked")}
     load_state(module.backbone, backbone, path, but_for=_HEAD)
 
 

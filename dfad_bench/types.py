@@ -254,7 +254,8 @@ class ModelSpec:
     ``build(classes)`` returns an ``nn.Module`` that maps a Batch to an Output and, to be trainable, has ``loss(batch)``;
     its optional ``backbone_parameters()`` yields those that came with pre-trained weights (``Recipe``).
     ``load_backbone(module, path)`` fills the module from one of ``backbone_weights``, or from a file of the user's;
-    ``default_backbone_weights`` is the one that a run starts from unless told otherwise, ``none`` for random weights.
+    ``default_backbone_weights`` is the one that a run starts from unless told otherwise, ``none`` for random weights,
+    ``published`` where the user must give the file since nobody publishes its checksum.
     ``configure`` returns this model with other options: its keyword parameters are the options, their defaults what
     ``MODEL`` is, each a bool, int, float or str; a Literal annotation lists the choices of a str. ``trained_on`` names
     datasets that published weights have seen, so that a leaderboard can mark contamination. ``light``: it needs no weights and

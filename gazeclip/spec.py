@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from dfad_bench.modelling import clip
+from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Input, Leaf, ModelSpec, Recipe
 from gazeclip.gaze_encoder import Trunk
 from gazeclip.model import Design, GazeCLIP
@@ -82,7 +83,7 @@ def configure(
         recipe=TINY_RECIPE if backbone == clip.TINY else RECIPE,
         backbone_weights=published,
         load_backbone=None if backbone == clip.TINY else _load_backbone,
-        default_backbone_weights="none" if backbone == clip.TINY else "openai",
+        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
         trained_on=("Gaze360",) if design.gaze and gaze_network == "l2cs" else (),
         light=backbone == clip.TINY,
         configure=configure_tiny if backbone == clip.TINY else configure,

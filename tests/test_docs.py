@@ -110,6 +110,11 @@ def test_the_figures_of_the_readme_are_those_that_the_benchmarks_kept(
     readme = importlib.import_module("readme")
     shown = (repository / "README.md").read_text(encoding="utf-8").partition(readme.BEGIN)[2].partition(readme.END)[0]
     assert shown.strip().splitlines() == readme.lines()
+    models = (repository / "baselines" / "README.md").read_text(encoding="utf-8")
+    assert models.partition("<!-- baselines:begin -->")[2].partition("<!-- baselines:end -->")[
+        0
+    ].strip().splitlines() == (readme.baselines_lines())
+    assert {row["model"] for row in readme.rows("baselines")} == set(registry.entries("models"))
     assert {"Fréchet distance", "gaze-FID"} <= set(re.findall(r"^\| (Fréchet distance|gaze-FID)", shown, re.MULTILINE))
 
 
@@ -120,7 +125,15 @@ def test_ci_runs_the_test_command_of_the_readme(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "gazeclip/README.md", "protocols/README.md"]
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "gazeclip/README.md",
+        "protocols/README.md",
+        "baselines/README.md",
+    ],
 )
 def test_links_between_documents_lead_somewhere(name: str, repository: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (repository / name).read_text(encoding="utf-8")):

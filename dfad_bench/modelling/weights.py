@@ -38,6 +38,10 @@ class Backbone:
         return f"{self.name} sha256:{self.sha256}"
 
 
+BY_PATH = "published"
+"""The default backbone weights of a model whose published file has no checksum to hold it against: the user gives it."""
+
+
 def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
     """Return the file that a choice of backbone weights stands for, fetching nothing.
 
@@ -49,6 +53,11 @@ def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
     if spec.load_backbone is not None and choice in spec.backbone_weights:
         published = spec.backbone_weights[choice]
         return Backbone(published.name, published.sha256, published)
+    if choice == BY_PATH and spec.load_backbone is not None:
+        raise UsageError(
+            f"{name} starts from published weights whose file you give: --backbone-weights FILE (its docstring says which), "
+            "or none for random ones."
+        )
     if spec.load_backbone is None or not looks_like_a_path:
         offered = "none, it is trained from random weights"
         if spec.load_backbone is not None:

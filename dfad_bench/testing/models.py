@@ -16,7 +16,7 @@ from torch import nn
 
 from dfad_bench import registry
 from dfad_bench.modelling.options import options_of
-from dfad_bench.modelling.weights import load_weights, save_weights
+from dfad_bench.modelling.weights import BY_PATH, load_weights, save_weights
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.records.manifest import HEADER_FEATURES
 from dfad_bench.testing.contract import ContractError, require
@@ -68,13 +68,15 @@ def _check_metadata(spec: ModelSpec) -> None:
         require(len(weights.sha256) == 64, f"backbone weights {name!r}: sha256 must have 64 hexadecimal digits")
         require(bool(weights.licence and weights.training_data), f"backbone weights {name!r}: say licence and data")
     require(
-        bool(spec.backbone_weights) == (spec.load_backbone is not None),
-        "ModelSpec.load_backbone must be given exactly when there are backbone_weights",
+        not spec.backbone_weights or spec.load_backbone is not None,
+        "ModelSpec.load_backbone must be given where there are backbone_weights",
     )
     require("none" not in spec.backbone_weights, "backbone weights may not be named 'none': that is random weights")
     require(
-        spec.default_backbone_weights in ("none", *spec.backbone_weights),
-        f"default_backbone_weights {spec.default_backbone_weights!r} is neither 'none' nor one of backbone_weights",
+        spec.default_backbone_weights in ("none", *spec.backbone_weights)
+        or (spec.default_backbone_weights == BY_PATH and spec.load_backbone is not None),
+        f"default_backbone_weights {spec.default_backbone_weights!r} is neither 'none' nor one of backbone_weights, "
+        f"nor {BY_PATH!r} beside a load_backbone",
     )
 
 

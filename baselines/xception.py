@@ -1,0 +1,68 @@
+"""Xception: the standard detector of manipulated faces since FaceForensics++.
+
+Chollet, CVPR 2017, arXiv:1610.02357: every convolution is split into one in space per channel and one across channels.
+Rössler et al. (FaceForensics++, ICCV 2019, arXiv:1901.08971) fine-tuned it from ImageNet into the detector that all later
+ones are measured against; DeepfakeBench (arXiv:2307.01426) and DF40 (arXiv:2406.13495) call it that too. timm's
+``legacy_xception``, which is Chollet's network, with a linear head over the leaf classes; all of it is fine-tuned.
+
+Its ImageNet weights are ported from Keras by Cadène: ``xception-43020ad28.pth``, of which nobody publishes the whole
+sha256, so they are offered under no name. Get them from https://github.com/rwightman/pytorch-image-models/releases
+(v0.1-cadene) and give them by path: ``--backbone-weights xception-43020ad28.pth``. The older ``xception-b5690688.pth``
+that DeepfakeBench starts from holds the same layers and is taken too. Without either the run stops; random weights
+must be asked for, with ``--backbone-weights none``.
+
+Faces are resized to 299 px and normalised as those weights expect, by a mean and deviation of 0.5; the whole face is
+seen, not its central 89.75 %, since faces are cropped already. DeepfakeBench and DF40 resize to 256 px
+(``--set size=256``) and augment with blur, brightness and JPEG, which is not done here. Learning rate, weight decay,
+batch and epochs are DeepfakeBench's, with AdamW where it has Adam; schedule, early stopping and flips are dfad-bench's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
+from dfad_bench.modelling.preprocess import Preprocess
+from dfad_bench.modelling.weights import read_state
+from dfad_bench.types import Leaf, ModelSpec, Recipe
+
+
+def build(classes: Sequence[Leaf]) -> nn.Module:
+    """Return the model for these leaf classes, with random weights."""
+    return ImageClassifier(*timm_network("legacy_xception"), len(classes))
+
+
+def load_backbone(module: nn.Module, path: Path) -> None:
+    """Fill all but the head with Cadène's or timm's weights; raise DataError unless every name fits."""
+    assert isinstance(module, ImageClassifier)
+    state = read_state(path)
+    for key, tensor in state.items():
+        if key.endswith("pointwise.weight") and tensor.ndim == 2:  # a 1x1 convolution, as a matrix in b5690688
+            state[key] = tensor[:, :, None, None]
+    load_network(module.backbone, state, path, but_for=("fc.",))
+
+
+def configure(size: int = 299) -> ModelSpec:
+    """Return the model at another resolution; raise ValueError below 32 px, where the last feature map is one point.
+
+    size: the side in pixels that faces are resized to.
+    """
+    if size < 32:
+        raise ValueError(f"size is {size}: it must be 32 or more")
+    return ModelSpec(
+        build=build,
+        inputs=("image",),
+        preprocess=Preprocess(size=size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        reference="Chollet, CVPR 2017, arXiv:1610.02357; Rössler et al., ICCV 2019, arXiv:1901.08971",
+        licence="Apache-2.0 (this file, timm)",
+        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
+        default_backbone_weights="published",
+        load_backbone=load_backbone,
+        configure=configure,
+    )
+
+
+MODEL = configure()
