@@ -162,7 +162,7 @@ def test_it_starts_from_published_weights_unless_told_otherwise(name: str) -> No
 
 def test_xception_never_starts_from_random_weights_by_itself() -> None:
     spec = xception.MODEL
-    with pytest.raises(UsageError, match=r"xception starts from published weights whose file you give: --backbone-weights FILE"):
+    with pytest.raises(UsageError, match=r"xception starts from published weights whose file you give: --backbone"):
         find_backbone("xception", spec, spec.default_backbone_weights)
 
 
