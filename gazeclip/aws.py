@@ -10,9 +10,9 @@ class AdaptiveWordSelector(nn.Module):
     """Gives each word an importance from the word and its sentence, and scales its embedding by it.
 
     The paper's: soft weights, brighter is more important, plug-and-play before any transformer, few parameters. Ours: the
-    scorer (a norm, then two layers on [word; mean of the sentence's words]), and that the importances of a sentence of n words are n times
-    a softmax, so that their mean is 1 and equal importances leave the text tower as it is. The last layer starts at zero,
-    so training starts from there. The pieces of a split word share its importance; the two end marks keep 1.
+    scorer (a norm, then two layers on [word; mean of the sentence's words]), and that the importances of a sentence of n
+    words are n times a softmax, so that their mean is 1 and equal importances leave the text tower as it is. The last layer
+    starts at zero, so training starts from there. The pieces of a split word share its importance; the two end marks keep 1.
     """
 
     def __init__(self, width: int, hidden: int = 64) -> None:
