@@ -12,13 +12,12 @@ by which the paper trains on ImageNet; stochastic depth, mixup and the moving av
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published, timm_network
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import read_state
 from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
 
 _REVISION = "b43a6303c9fcf176d2d707478a128c2c91e93528"
@@ -27,12 +26,6 @@ _REVISION = "b43a6303c9fcf176d2d707478a128c2c91e93528"
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
     return ImageClassifier(*timm_network("convnext_tiny"), len(classes))
-
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with timm's weights; raise DataError unless every name fits."""
-    assert isinstance(module, ImageClassifier)
-    load_network(module.backbone, read_state(path), path, but_for=("head.fc.",))
 
 
 def configure(size: int = 224) -> ModelSpec:
@@ -62,7 +55,7 @@ def configure(size: int = 224) -> ModelSpec:
             )
         },
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=("head.fc.",)),
         configure=configure,
     )
 

@@ -15,14 +15,13 @@ and stochastic depth stay as they are, but for the dropout before the head, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_network
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import read_state
 from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
 
 WIDTH = 1792
@@ -37,12 +36,6 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
     network = efficientnet_b4()
     network.classifier = nn.Identity()
     return ImageClassifier(network, WIDTH, len(classes))
-
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with torchvision's weights; raise DataError unless every name fits."""
-    assert isinstance(module, ImageClassifier)
-    load_network(module.backbone, read_state(path), path, but_for=("classifier.",))
 
 
 def configure(size: int = 380) -> ModelSpec:
@@ -70,7 +63,7 @@ def configure(size: int = 380) -> ModelSpec:
             )
         },
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=("classifier.",)),
         configure=configure,
     )
 

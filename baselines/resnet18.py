@@ -9,59 +9,28 @@ apart. Trained from random weights unless ``--backbone-weights imagenet`` is giv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-import torch
 from torch import nn
 
-from dfad_bench.modelling.nn import attribution_loss, classifier_output
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import load_state, read_state
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
+from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
 
 SIZE = 128
-_HEAD = ("fc.weight", "fc.bias")
-
-
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 with one logit per leaf class."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        declare_missing_operators()
-        from torchvision.models import resnet18
-
-        self.backbone: nn.Module = resnet18(num_classes=classes).to(memory_format=torch.channels_last)
-
-    def forward(self, batch: Batch) -> Output:
-        """Answer B faces [B, 3, 128, 128], normalised as for ImageNet; the embedding has 512 dimensions."""
-        assert batch.image is not None
-        pooled: list[torch.Tensor] = []
-        head: nn.Module = self.backbone.fc  # type: ignore[assignment]
-        with head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0])):
-            logits = self.backbone(batch.image.contiguous(memory_format=torch.channels_last))
-        return classifier_output(logits, pooled[0])
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean cross-entropy over the leaf classes."""
-        return attribution_loss(self(batch), batch)
+WIDTH = 512
+"""Of the embedding."""
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
-    """Return the model for these leaf classes, with random weights."""
-    return ResNet18(len(classes))
+    """Return the model for these leaf classes, with random weights; its embedding has 512 dimensions."""
+    declare_missing_operators()
+    from torchvision.models import resnet18
 
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with torchvision's ImageNet weights; raise DataError where a key is missing or left over."""
-    assert isinstance(module, ResNet18)
-    state = read_state(path)
-    backbone = {key: tensor for key, tensor in state.items() if key not in _HEAD}
-    # Files in the manner of PyTorch before 0.4.1, as torchvision's is, lack these counts, which nothing here reads.
-    own = module.backbone.state_dict()
-    backbone |= {key: own[key] for key in own.keys() - state.keys() if key.endswith("num_batches_tracked")}
-    load_state(module.backbone, backbone, path, but_for=_HEAD)
+    network = resnet18()
+    network.fc = nn.Identity()
+    return ImageClassifier(network, WIDTH, len(classes))
 
 
 MODEL = ModelSpec(
@@ -82,5 +51,5 @@ MODEL = ModelSpec(
             training_data="ImageNet-1k",
         )
     },
-    load_backbone=load_backbone,
+    load_backbone=partial(load_published, but_for=("fc.",)),
 )

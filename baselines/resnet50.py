@@ -13,25 +13,18 @@ stopping and flips are dfad-bench's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published, timm_network
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import read_state
 from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
     return ImageClassifier(*timm_network("resnet50"), len(classes))
-
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with timm's or torchvision's weights; raise DataError unless every name fits."""
-    assert isinstance(module, ImageClassifier)
-    load_network(module.backbone, read_state(path), path, but_for=("fc.",))
 
 
 def configure(size: int = 224) -> ModelSpec:
@@ -59,7 +52,7 @@ def configure(size: int = 224) -> ModelSpec:
             )
         },
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=("fc.",)),
         configure=configure,
     )
 

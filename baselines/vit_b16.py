@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published, timm_network
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import read_state
 from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
 
 PATCH = 16
@@ -32,12 +30,6 @@ _REVISION = "063c6c38a5d8510b2e57df480445e94b231dad2c"
 def build(classes: Sequence[Leaf], size: int = 224) -> nn.Module:
     """Return the model for these leaf classes and faces of size x size pixels, with random weights."""
     return ImageClassifier(*timm_network("vit_base_patch16_224", img_size=size), len(classes))
-
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with timm's weights; raise DataError unless every name fits."""
-    assert isinstance(module, ImageClassifier)
-    load_network(module.backbone, read_state(path), path, but_for=("head.",))
 
 
 def configure(size: int = 224) -> ModelSpec:
@@ -67,7 +59,7 @@ def configure(size: int = 224) -> ModelSpec:
             )
         },
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=("head.",)),
         configure=configure,
     )
 

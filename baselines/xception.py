@@ -26,7 +26,7 @@ from torch import nn
 
 from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import read_state
+from dfad_bench.modelling.weights import BY_PATH, read_state
 from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 
@@ -59,7 +59,7 @@ def configure(size: int = 299) -> ModelSpec:
         reference="Chollet, CVPR 2017, arXiv:1610.02357; Rössler et al., ICCV 2019, arXiv:1901.08971",
         licence="Apache-2.0 (this file, timm)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        default_backbone_weights="published",
+        default_backbone_weights=BY_PATH,
         load_backbone=load_backbone,
         configure=configure,
     )

@@ -22,7 +22,7 @@ from dfad_bench.modelling.clip import DEFAULT
 from dfad_bench.modelling.data import Batches, FaceDataset, to_device
 from dfad_bench.modelling.device import mixed_precision, pick_device
 from dfad_bench.records.manifest import COLUMNS
-from dfad_bench.records.protocol import FACE_COLUMNS
+from dfad_bench.records.selection import FACE_COLUMNS
 from dfad_bench.types import Batch, Leaf
 from gazeclip.model import Design, GazeCLIP
 from gazeclip.spec import MODEL

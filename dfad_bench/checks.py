@@ -41,7 +41,8 @@ def _source(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
 
 def _protocol(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     """A protocol that cannot be read is a problem; where its sources are prepared, its faces are selected too."""
-    from dfad_bench.records.protocol import load_protocol, open_manifests, resolve
+    from dfad_bench.records.protocol import load_protocol
+    from dfad_bench.records.selection import open_manifests, resolve
 
     def select() -> None:
         protocol = load_protocol(target)

@@ -18,7 +18,8 @@ from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device
 from dfad_bench.modelling.options import Value, configured, row_name
 from dfad_bench.modelling.weights import find_backbone
-from dfad_bench.records.protocol import Selection, load_protocol, open_manifests, resolve
+from dfad_bench.records.protocol import load_protocol
+from dfad_bench.records.selection import Selection, open_manifests, resolve
 from dfad_bench.scoring.score import Options
 from dfad_bench.types import ModelSpec, Recipe
 

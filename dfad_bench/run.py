@@ -30,7 +30,6 @@ from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned
 from dfad_bench.records import predictions as records
 from dfad_bench.records.json_files import write_text
-from dfad_bench.records.protocol import Selection
 from dfad_bench.records.results import (
     Counts,
     ModelRecord,
@@ -41,6 +40,7 @@ from dfad_bench.records.results import (
     read_result,
     write_result,
 )
+from dfad_bench.records.selection import Selection
 from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import Recipe
 

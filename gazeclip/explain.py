@@ -21,6 +21,7 @@ from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.weights import load_weights, read_metadata
 from dfad_bench.prepare.faces import CropRecipe, FaceMaker
+from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.types import Batch, Leaf, ModelSpec, RawImage
 from gazeclip.model import GazeCLIP
@@ -109,7 +110,7 @@ def explain(trained: Trained, face: NDArray[np.uint8], gaze_map: NDArray[np.uint
     assert spec.preprocess is not None
     image = torch.from_numpy(spec.preprocess(face, None))[None]
     if gaze_map is None:
-        gaze_map = np.zeros((72, 120, 3), np.uint8)
+        gaze_map = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     discs = torch.from_numpy(gaze_map[..., :2].transpose(2, 0, 1).astype(np.float32) / 255)[None]
     batch = Batch(1, image=image, gaze_map=discs if "gaze_map" in spec.inputs else None)
     with torch.inference_mode():

@@ -133,7 +133,7 @@ def test_the_model_of_these_tests_keeps_the_contract() -> None:
 def test_a_model_with_options_is_another_row_in_every_place_that_names_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfad_bench.records.protocol._departures", lambda *_: [])  # of 60 faces instead of 720
+    monkeypatch.setattr("dfad_bench.records.selection._departures", lambda *_: [])  # of 60 faces instead of 720
     runs, results = tmp_path / "runs", tmp_path / "leaderboard" / "results"
     run(data, runs)
     run(data, runs, "--set", "pooling=max", "--set", "dropout=0.25", "--set", "width=4")

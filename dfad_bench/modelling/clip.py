@@ -88,14 +88,15 @@ class Towers(nn.Module):
     def __init__(self, name: str) -> None:
         """Build both with random weights; raise UsageError for a name that open_clip lacks or a tower of another kind."""
         super().__init__()
-        clip: Any = _open_clip().CustomTextCLIP(**_config(name))
+        config = _config(name)
+        clip: Any = _open_clip().CustomTextCLIP(**config)
         self.visual: nn.Module = clip.visual
         self.text: nn.Module = clip.text
         self.width: int = clip.visual.output_dim
         self.visual_width: int = clip.visual.transformer.width
         self.depth = len(clip.visual.transformer.resblocks)
         self.context: int = clip.text.context_length
-        self.quick_gelu = bool(_config(name).get("quick_gelu", False))
+        self.quick_gelu = bool(config.get("quick_gelu", False))
         _require_plain_blocks(name, self.visual, self.text)
         if name == TINY:
             hear_every_frequency(clip.visual.conv1)
@@ -271,9 +272,8 @@ def _torchscript_state(path: Path) -> dict[str, torch.Tensor]:
         )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", category=DeprecationWarning
-            )  # torch wants torch.export; the files are older
+            # torch wants torch.export instead; the files are older
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
             state: dict[str, torch.Tensor] = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise DataError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from None

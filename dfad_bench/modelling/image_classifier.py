@@ -11,7 +11,7 @@ from torch import nn
 
 from dfad_bench.modelling.nn import attribution_loss, classifier_output
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import load_state
+from dfad_bench.modelling.weights import load_state, read_state
 from dfad_bench.types import Batch, Output
 
 
@@ -52,6 +52,12 @@ def timm_network(name: str, **settings: Any) -> tuple[nn.Module, int]:
 
     network: Any = timm.create_model(name, pretrained=False, num_classes=0, **settings)
     return network, network.num_features
+
+
+def load_published(module: nn.Module, path: Path, but_for: tuple[str, ...]) -> None:
+    """Fill an ImageClassifier's backbone from published weights, whose head ``but_for`` names; see ``load_network``."""
+    assert isinstance(module, ImageClassifier)
+    load_network(module.backbone, read_state(path), path, but_for)
 
 
 def load_network(

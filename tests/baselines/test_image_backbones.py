@@ -182,7 +182,7 @@ def test_vit_at_another_resolution_takes_the_published_weights_with_resampled_po
     state = _published("vit_b16").state_dict()
     torch.save(state, tmp_path / "vit.pth")
     module = _small("vit_b16").build(CLASSES)
-    vit_b16.load_backbone(module, tmp_path / "vit.pth")
+    vit_b16.MODEL.load_backbone(module, tmp_path / "vit.pth")
     loaded = module.state_dict()
     assert loaded["backbone.pos_embed"].shape == (1, 1 + 2 * 2, 768)
     assert torch.equal(loaded["backbone.pos_embed"][:, 0], state["pos_embed"][:, 0])

@@ -17,7 +17,7 @@ from dfad_bench.modelling.nn import attribution_loss, classifier_output
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.prepare.gaze_map import encode_gaze_map, render_gaze_map
 from dfad_bench.records.manifest import COLUMNS
-from dfad_bench.records.protocol import FACE_COLUMNS
+from dfad_bench.records.selection import FACE_COLUMNS
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 CLASSES = (

@@ -31,7 +31,8 @@ from dfad_bench.prepare.crop_landmarks import landmarks_in_crop
 from dfad_bench.prepare.plan import Job
 from dfad_bench.prepare.verify import verify_manifest
 from dfad_bench.records.gaze import GAZE_COLUMNS, added_estimators, read_gaze, read_gaze_footer
-from dfad_bench.records.protocol import load_protocol, open_manifests, resolve
+from dfad_bench.records.protocol import load_protocol
+from dfad_bench.records.selection import open_manifests, resolve
 from tests.conftest import REPOSITORY, SHARED
 from tests.prepare.builders import (
     DATASET,

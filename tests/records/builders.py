@@ -24,7 +24,7 @@ from dfad_bench.records.manifest import (
 )
 from dfad_bench.records.predictions import SCHEMA_VERSION as SCHEMA
 from dfad_bench.records.predictions import Context, LeafRecord, PredictionsWriter
-from dfad_bench.records.protocol import FACE_COLUMNS, Protocol, Selection, open_manifests, resolve
+from dfad_bench.records.protocol import Protocol
 from dfad_bench.records.results import (
     CodeRecord,
     Counts,
@@ -35,6 +35,7 @@ from dfad_bench.records.results import (
     Score,
     ScoringRecord,
 )
+from dfad_bench.records.selection import FACE_COLUMNS, Selection, open_manifests, resolve
 
 Row = dict[str, Any]
 

@@ -15,15 +15,9 @@ from hypothesis import strategies as st
 
 from dfad_bench import registry
 from dfad_bench.errors import DataError, UnknownName, UsageError
-from dfad_bench.records.protocol import (
-    Partition,
-    Protocol,
-    Selection,
-    load_protocol,
-    open_manifests,
-    resolve,
-)
+from dfad_bench.records.protocol import Partition, Protocol, load_protocol
 from dfad_bench.records.sampling import order_key
+from dfad_bench.records.selection import Selection, open_manifests, resolve
 from dfad_bench.types import Leaf
 from tests.records.builders import (
     SEEN,

@@ -28,7 +28,8 @@ from dfad_bench.prepare.options import build_source
 from dfad_bench.prepare.sources._df40_methods import METHODS
 from dfad_bench.prepare.sources.ffpp import METHODS as FFPP_METHODS
 from dfad_bench.records.manifest import Manifest
-from dfad_bench.records.protocol import Protocol, Selection, Split, load_protocol, open_manifests, resolve
+from dfad_bench.records.protocol import Protocol, Split, load_protocol
+from dfad_bench.records.selection import Selection, open_manifests, resolve
 from dfad_bench.taxonomy import FORGERY_TYPES, known
 from dfad_bench.types import REAL, RawImage
 from tests.prepare.builders import write
