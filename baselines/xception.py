@@ -24,25 +24,22 @@ from pathlib import Path
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_network, timm_network
+from dfad_bench.modelling.image_classifier import ImageClassifier
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import BY_PATH, read_state
+from dfad_bench.modelling.weights import BY_PATH
+from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
 from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
-    return ImageClassifier(*timm_network("legacy_xception"), len(classes))
+    return ImageClassifier(*xception(), len(classes))
 
 
 def load_backbone(module: nn.Module, path: Path) -> None:
     """Fill all but the head with Cadène's or timm's weights; raise DataError unless every name fits."""
     assert isinstance(module, ImageClassifier)
-    state = read_state(path)
-    for key, tensor in state.items():
-        if key.endswith("pointwise.weight") and tensor.ndim == 2:  # a 1x1 convolution, as a matrix in b5690688
-            state[key] = tensor[:, :, None, None]
-    load_network(module.backbone, state, path, but_for=("fc.",))
+    load_xception(module.backbone, path)
 
 
 def configure(size: int = 299) -> ModelSpec:
@@ -50,12 +47,12 @@ def configure(size: int = 299) -> ModelSpec:
 
     size: the side in pixels that faces are resized to.
     """
-    if size < 32:
-        raise ValueError(f"size is {size}: it must be 32 or more")
+    if size < LEAST_SIZE:
+        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
     return ModelSpec(
         build=build,
         inputs=("image",),
-        preprocess=Preprocess(size=size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
         reference="Chollet, CVPR 2017, arXiv:1610.02357; Rössler et al., ICCV 2019, arXiv:1901.08971",
         licence="Apache-2.0 (this file, timm)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),

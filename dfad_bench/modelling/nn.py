@@ -1,4 +1,4 @@
-"""The head that every attribution model ends in, and the standardiser of hand-made features."""
+"""The heads that models end in, with their losses, and the standardiser of hand-made features."""
 
 from __future__ import annotations
 
@@ -27,6 +27,42 @@ def attribution_loss(output: Output, batch: Batch) -> torch.Tensor:
     assert output.logits is not None, "attribution_loss needs logits"
     assert batch.target is not None, "attribution_loss needs targets"
     return F.cross_entropy(output.logits, batch.target)
+
+
+def detector_output(fake_logit: torch.Tensor, logits: torch.Tensor, embedding: torch.Tensor | None = None) -> Output:
+    """Return the answer of a model with a detector of its own: fake_score [B] = sigmoid(fake_logit [B]), logits [B, C].
+
+    embedding [B, D]: as in ``classifier_output``.
+    """
+    fake_score = fake_logit.float().sigmoid()
+    return Output(logits.float(), fake_score, None if embedding is None else embedding.float())
+
+
+def detection_loss(fake_logit: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the mean binary cross-entropy in nats (a scalar) between fake logits [B] and whether the faces are fakes."""
+    assert batch.target is not None, "detection_loss needs targets"
+    return F.binary_cross_entropy_with_logits(fake_logit.float(), (batch.target != 0).float())
+
+
+class TwoHeads(nn.Module):
+    """A linear detector beside a linear closed-set head over the leaf classes, on one embedding.
+
+    For methods that were published as detectors: their own answer stays a binary one, and attribution is added to it.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.detector = nn.Linear(width, 1)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, embedding: torch.Tensor) -> Output:
+        """Answer for embeddings [B, width], which are recorded too."""
+        return detector_output(self.detector(embedding).squeeze(1), self.classifier(embedding), embedding)
+
+    def loss(self, embedding: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the sum of both cross-entropies in nats, each a mean over faces."""
+        output, fake_logit = self(embedding), self.detector(embedding).squeeze(1)
+        return attribution_loss(output, batch) + detection_loss(fake_logit, batch)
 
 
 class Standardize(nn.Module):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
-from dfad_bench.modelling.nn import Standardize, classifier_output
+from dfad_bench.modelling.nn import Standardize, TwoHeads, classifier_output, detection_loss
+from dfad_bench.types import Batch
 
 
 def test_the_fake_score_is_one_minus_the_probability_of_real() -> None:
@@ -51,3 +53,22 @@ def test_a_feature_that_never_moved_in_training_stays_bounded_when_it_does() -> 
     layer = Standardize(1)
     layer(torch.full((8, 1), 3.0))
     assert float(layer.eval()(torch.tensor([[3.5]])).abs()) <= 0.5 / 0.01 + 1e-3
+
+
+def test_a_detector_of_its_own_answers_apart_from_the_leaf_classes() -> None:
+    heads = TwoHeads(8, 3)
+    embedding = torch.randn(5, 8)
+    output = heads(embedding)
+    assert output.logits is not None and output.logits.shape == (5, 3)
+    torch.testing.assert_close(output.fake_score, heads.detector(embedding).squeeze(1).sigmoid())
+    torch.testing.assert_close(output.embedding, embedding)
+    target = torch.tensor([0, 1, 2, 0, 1])
+    batch = Batch(5, target=target)
+    fake = (target > 0).float()
+    expected = F.cross_entropy(output.logits, target) + F.binary_cross_entropy(output.fake_score, fake)
+    torch.testing.assert_close(heads.loss(embedding, batch), expected)
+
+
+def test_a_sure_and_wrong_detector_has_a_finite_loss() -> None:
+    loss = detection_loss(torch.tensor([200.0, -200.0]), Batch(2, target=torch.tensor([0, 2])))
+    torch.testing.assert_close(loss, torch.tensor(200.0))
