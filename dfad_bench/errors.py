@@ -25,6 +25,10 @@ class DataError(DfadError):
     """A file is missing, broken, or not what it claims to be."""
 
 
+class WeightsMissing(DataError):
+    """Published weights that a model starts from are not on this machine and cannot be fetched."""
+
+
 class TermsError(DfadError):
     """The terms of use of a dataset have not been accepted."""
 

@@ -17,7 +17,7 @@ from dfad_bench.errors import UsageError
 from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device
 from dfad_bench.modelling.options import Value, configured, row_name
-from dfad_bench.modelling.weights import find_backbone
+from dfad_bench.modelling.weights import BY_PATH, find_backbone
 from dfad_bench.records.protocol import load_protocol
 from dfad_bench.records.selection import Selection, open_manifests, resolve
 from dfad_bench.scoring.score import Options
@@ -56,8 +56,8 @@ class Request:
 class Run:
     """A request with everything it names found and checked.
 
-    name: the model's, and the options in which it differs from its defaults; backbone_weights: ``none`` or a choice that
-    ``find_backbone`` knows.
+    name: the model's, and in what it differs from its defaults: options, and the weights that it starts from;
+    backbone_weights: ``none`` or a choice that ``find_backbone`` knows.
     """
 
     request: Request
@@ -73,19 +73,21 @@ class Run:
     config: dict[str, Any]
 
 
-def planned(request: Request, progress: ShowProgress) -> Run:
-    """Return a request with everything it names found; raise UsageError or DataError for what can be wrong with it."""
-    protocol = load_protocol(request.protocol)
+def planned(request: Request, progress: ShowProgress, selection: Selection | None = None) -> Run:
+    """Return a request with everything it names found; raise UsageError or DataError for what can be wrong with it.
+
+    selection: what ``selected`` gave for this protocol, data and limit, where that is known already.
+    """
     entry = registry.find("models", request.model)
     spec, options = configured(entry.name, registry.get("models", request.model), request.settings)
     recipe = _recipe(spec, request)
-    with progress("selecting faces"):
-        selection = resolve(protocol, open_manifests(protocol, request.data), request.limit)
+    if selection is None:
+        selection = selected(request, progress)
     check_inputs(entry.name, spec, [selection.train, selection.val, *selection.test.values()])
     _check_face_size(spec, selection)
-    name = row_name(entry.name, options)
-    folder = request.runs / protocol.name / name / f"seed-{request.seed}"
     backbone = _backbone_choice(spec, request)
+    name = row_name(entry.name, options | _other_weights(entry.name, spec, backbone, request))
+    folder = request.runs / selection.protocol.name / name / f"seed-{request.seed}"
     config = {
         "recipe": asdict(recipe),
         "options": options,
@@ -95,6 +97,13 @@ def planned(request: Request, progress: ShowProgress) -> Run:
     }
     device = pick_device(request.device)
     return Run(request, entry, name, spec, options, backbone, selection, recipe, device, folder, config)
+
+
+def selected(request: Request, progress: ShowProgress) -> Selection:
+    """Return the faces of a request's protocol; raise UsageError or DataError where they cannot be had."""
+    protocol = load_protocol(request.protocol)
+    with progress(f"selecting the faces of {protocol.name}"):
+        return resolve(protocol, open_manifests(protocol, request.data), request.limit)
 
 
 def _recipe(spec: ModelSpec, request: Request) -> Recipe:
@@ -109,6 +118,20 @@ def _backbone_choice(spec: ModelSpec, request: Request) -> str:
         return request.backbone_weights
     # trained weights replace every tensor, so that a default backbone would be fetched for nothing
     return "none" if request.weights is not None else spec.default_backbone_weights
+
+
+def _other_weights(name: str, spec: ModelSpec, choice: str, request: Request) -> dict[str, str]:
+    """Return what a row's name says of the weights that a model is trained from, where these are not its own.
+
+    One that starts from random weights, or from another file, is another row: nobody shall take the one for the other.
+    """
+    default = spec.default_backbone_weights
+    if request.weights is not None or choice == default:
+        return {}
+    found = None if choice == "none" else find_backbone(name, spec, choice)
+    if found is None or not isinstance(found.file, Path):
+        return {"backbone_weights": choice}
+    return {} if default == BY_PATH else {"backbone_weights": f"sha256-{found.sha256[:12]}"}
 
 
 def _told_backbone(name: str, spec: ModelSpec, choice: str, folder: Path) -> str:

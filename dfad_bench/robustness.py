@@ -52,7 +52,9 @@ class Robust:
         return all(each.evaluated == each.declared for each in counts)
 
 
-def run_perturbed(request: Request, perturbations: Iterable[str], progress: ShowProgress) -> Robust:
+def run_perturbed(
+    request: Request, perturbations: Iterable[str], progress: ShowProgress, run: Run | None = None
+) -> Robust:
     """Run a model as ``run_model`` does, then at every level that ``parse_perturbations`` finds in the given texts.
 
     A level has a folder in the run's, ``perturbed/<name>-<severity>``, with predictions, result and timing; nothing is
@@ -61,11 +63,14 @@ def run_perturbed(request: Request, perturbations: Iterable[str], progress: Show
     call finished is kept; one that is broken, or of another run (other weights, faces or configuration), is done anew.
     ``robustness.json`` is then written anew from all levels in the folder that are this run's.
 
+    run: what ``planned`` gave for the request, where that is known already.
+
     Raises UsageError before any work starts for what ``parse_perturbations`` refuses and for a model that never looks at
     pixels, and where the weights of a finished run are gone; and whatever ``run_model`` raises.
     """
     levels = parse_perturbations(perturbations)
-    run = planned(request, progress)
+    if run is None:
+        run = planned(request, progress)
     check_perturbable(run.entry.name, run.spec)
     asked = {level: level.record for level in levels}  # a local file's hash is taken now, as it is imported
     with locked(run):

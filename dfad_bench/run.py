@@ -26,7 +26,7 @@ from dfad_bench.modelling.options import row_name
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.predict import predict
 from dfad_bench.modelling.train import WEIGHTS, train
-from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights
+from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights, save_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned
 from dfad_bench.records import predictions as records
 from dfad_bench.records.json_files import write_text
@@ -105,9 +105,9 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     request = run.request
     if request.overwrite:
         shutil.rmtree(run.folder, ignore_errors=True)
-    earlier = _finished(run)
+    earlier = finished_before(run)
     if earlier is not None:
-        return Outcome(run.folder, earlier, finished_before=True)
+        return earlier
     started = time.perf_counter()
     seed_everything(request.seed, run.device)
     module = run.spec.build(run.selection.classes)
@@ -137,8 +137,11 @@ def evaluate(
     return Outcome(asked.folder, result, finished_before=False)
 
 
-def _finished(run: Run) -> Result | None:
-    """Return the result of an earlier call, having made sure that it is one of the same run and still whole."""
+def finished_before(run: Run) -> Outcome | None:
+    """Return what an earlier call found, None where that is not whole.
+
+    Raises UsageError where the folder holds a run of another configuration.
+    """
     if not (run.folder / RESULT).is_file():
         return None
     result = read_result(run.folder / RESULT)
@@ -152,7 +155,7 @@ def _finished(run: Run) -> Result | None:
             f"{run.folder} holds a finished run that differs in {shorten(changed)}. "
             "Add --overwrite to replace it, or choose another --runs folder."
         )
-    return result if is_whole(run.folder, result) else None
+    return Outcome(run.folder, result, finished_before=True) if is_whole(run.folder, result) else None
 
 
 def _as_of_now(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,13 +170,16 @@ def is_whole(folder: Path, result: Result) -> bool:
 
 
 def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Path:
-    """Load the given weights or train; return the file of the module's final weights."""
+    """Load the given weights, or train what can be trained; return the file of the module's final weights."""
     given = run.request.weights
     if given is not None:
         origin = load_weights(module, given)
         _check_classes(given, origin, run.selection)
         _check_options(given, origin, run)
         return given
+    if not _is_trained(run, module):
+        save_weights(module, run.folder / WEIGHTS, {})
+        return run.folder / WEIGHTS
     with progress(f"training {run.name}") as bar:
         train(
             module,
@@ -190,6 +196,11 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
             on_progress=lambda epoch: bar(epoch.epoch, run.recipe.epochs),
         )
     return run.folder / WEIGHTS
+
+
+def _is_trained(run: Run, module: nn.Module) -> bool:
+    """Return whether a run trains its module: not where it has no loss, and published weights to answer with."""
+    return run.request.weights is None and (hasattr(module, "loss") or run.backbone_weights == "none")
 
 
 def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> None:
@@ -307,7 +318,7 @@ def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         weights_sha256=file_sha256(weights),
         backbone_weights=None if backbone is None else backbone.recorded,
-        selected_on="val" if run.request.weights is None else "given",
+        selected_on="given" if run.request.weights is not None else "val" if _is_trained(run, module) else "nothing",
         trained_on=list(run.spec.trained_on),
         inputs=list(run.spec.inputs),
     )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from dfad_bench import registry
 from dfad_bench.config import file_sha256, home_dir, weights_dir
-from dfad_bench.errors import DataError, DfadError
+from dfad_bench.errors import DataError, DfadError, WeightsMissing
 from dfad_bench.types import WeightsFile
 
 _CHUNK = 1 << 20
@@ -142,8 +142,8 @@ def _download(weights: WeightsFile, part: Path, cache: Path, on_progress: OnByte
         raise _unavailable(weights, cache, f"{more} {most if arrived > most else promised} bytes arrived")
 
 
-def _unavailable(weights: WeightsFile, cache: Path, why: str) -> DataError:
-    return DataError(
+def _unavailable(weights: WeightsFile, cache: Path, why: str) -> WeightsMissing:
+    return WeightsMissing(
         f"{weights.name} could not be downloaded ({why}). Get it from {weights.url} and put it in {cache.absolute()}, "
         "or in the folder that the environment variable DFAD_BENCH_WEIGHTS names."
     )

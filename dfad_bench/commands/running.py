@@ -10,6 +10,7 @@ import typer
 
 from dfad_bench import console
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
+from dfad_bench.commands.running_many import run_many
 from dfad_bench.console import Format
 from dfad_bench.errors import INCOMPLETE
 
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
 
 
 def run(
-    model: Annotated[str, typer.Option("--model", help="A registered model, or the path of a .py file.")],
-    protocol: Annotated[str, typer.Option("--protocol", help="A registered protocol, or the path of a .yaml file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="A registered model, several with commas between, all, or the path of a .py file."
+        ),
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol", help="A registered protocol, several with commas between, all, or the path of a .yaml file."
+        ),
+    ],
     data: DataOption = None,
     runs: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Two runs with one seed are identical on one CPU.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, --seed being the first.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Trained weights: test these, do not train.")
@@ -87,11 +99,13 @@ def run(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run anew what is finished.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and how long it takes.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Train a model where it has no weights, predict the protocol's test faces, score, record.
 
-    With --perturb, the same weights then meet the test faces perturbed, and the scores become curves.
+    With --perturb, the same weights then meet the test faces perturbed, and the scores become curves. Several models,
+    protocols or seeds are a list of cells: finished ones are kept, those whose data or weights are missing are named.
     """
     from dfad_bench import weights as published
     from dfad_bench.planning import Request
@@ -128,6 +142,10 @@ def run(
         limit=limit,
         overwrite=overwrite,
     )
+    if dry_run or seeds > 1 or not all(_is_one(each) for each in (model, protocol)):
+        several = range(seed, seed + seeds)
+        run_many(request, model, protocol, several, list(_each(perturb or ())), dry_run, format)
+        return
     if perturb:
         robust = run_perturbed(request, _each(perturb), console.progress)
     else:
@@ -150,6 +168,11 @@ def run(
         console.show_json({"result": result, "robustness": robust.curves.model_dump()})
     if not robust.is_complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def _is_one(name: str) -> bool:
+    """Return whether a name stands for itself; a file may have a comma in its own."""
+    return Path(name).is_file() or not (name == "all" or "," in name)
 
 
 def _each(perturbations: Sequence[str]) -> Iterator[str]:

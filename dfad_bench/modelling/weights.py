@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dfad_bench.config import file_sha256
-from dfad_bench.errors import DataError, UsageError, did_you_mean, shorten
+from dfad_bench.errors import DataError, UsageError, WeightsMissing, did_you_mean, shorten
 from dfad_bench.types import ModelSpec, WeightsFile
 from dfad_bench.weights import fetch
 
@@ -46,7 +46,7 @@ def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
     """Return the file that a choice of backbone weights stands for, fetching nothing.
 
     name: the model's, for messages; choice: a key of ``spec.backbone_weights``, or the path of a .safetensors, .pt or
-    .pth file. Raises UsageError for anything else.
+    .pth file. Raises WeightsMissing for ``published``, UsageError for anything else.
     """
     path = Path(choice).expanduser()
     looks_like_a_path = path.suffix in _SUFFIXES or len(path.parts) > 1
@@ -54,7 +54,7 @@ def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
         published = spec.backbone_weights[choice]
         return Backbone(published.name, published.sha256, published)
     if choice == BY_PATH and spec.load_backbone is not None:
-        raise UsageError(
+        raise WeightsMissing(
             f"{name} starts from published weights whose file you give: --backbone-weights FILE (its docstring says which), "
             "or none for random ones."
         )
@@ -72,7 +72,8 @@ def find_backbone(name: str, spec: ModelSpec, choice: str) -> Backbone:
 def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, offline: bool = False) -> Backbone:
     """Fill a model's backbone from the file that ``find_backbone`` finds, and return what was loaded.
 
-    Raises UsageError for a choice that the model does not offer, DataError where the weights cannot be had or do not fit.
+    Raises UsageError for a choice that the model does not offer, WeightsMissing where the weights cannot be had, DataError
+    where they do not fit.
     """
     found = find_backbone(name, spec, choice)
     assert spec.load_backbone is not None, "find_backbone refuses a model that cannot load any"
@@ -81,8 +82,8 @@ def load_backbone(module: nn.Module, name: str, spec: ModelSpec, choice: str, of
         return found
     try:
         path = fetch(found.file, offline)
-    except DataError as error:
-        raise DataError(f"{error} Or start from random weights with --backbone-weights none.") from None
+    except WeightsMissing as error:
+        raise WeightsMissing(f"{error} Or start from random weights with --backbone-weights none.") from None
     spec.load_backbone(module, path)
     return found
 

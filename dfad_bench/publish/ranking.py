@@ -20,8 +20,7 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
     found = {each.model.name: Lookup(each.scores) for each in results}
     subsets = list(dict.fromkeys(subset for lookup in found.values() for subset in lookup.subsets))
     levels = [level for level in LEVELS if any(level in lookup.levels for lookup in found.values())]
-    headline = _HEADLINE if _HEADLINE in subsets else next(reversed(subsets), _HEADLINE)
-    level = "family" if "family" in levels or not levels else levels[0]
+    headline, level = ranked_by(subsets, levels)
     keys = {
         name: (
             _rank_value(lookup.score("attribution", "accuracy", level, headline, MEAN)),
@@ -52,6 +51,12 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
     told += [f"Not ranked: {each.model.name}: {'; '.join(each.ineligible)}." for each in ordered if each.ineligible]
     title = f"{protocol.name} v{protocol.version}"
     return Table(title, (*columns, "parameters", "inputs"), tuple(rows), (*notes.lines(), *told))
+
+
+def ranked_by(subsets: Sequence[str], levels: Sequence[str]) -> tuple[str, str]:
+    """Return the subset and the level of attribution whose means rank models: ``unseen`` and ``family`` where they exist."""
+    subset = _HEADLINE if _HEADLINE in subsets else next(reversed(subsets), _HEADLINE)
+    return subset, "family" if "family" in levels or not levels else levels[0]
 
 
 def _rank_value(score: Score | None) -> float:

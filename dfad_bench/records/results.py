@@ -162,8 +162,9 @@ class ModelRecord(Strict):
     parameters: int
     weights_sha256: str | None
     backbone_weights: str | None
-    selected_on: Literal["val", "given"]
-    """``val``: trained here, checkpoint chosen on val; ``given``: the user's own weights."""
+    selected_on: Literal["val", "given", "nothing"]
+    """``val``: trained here, checkpoint chosen on val; ``given``: the user's own weights; ``nothing``: published weights
+    and no training."""
     trained_on: list[str]
     inputs: list[str]
 
