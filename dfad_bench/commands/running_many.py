@@ -1,0 +1,132 @@
+"""The command ``run`` for more than one model, protocol or seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dfad_bench import console
+from dfad_bench.commands.options import show
+from dfad_bench.console import Format
+from dfad_bench.errors import INCOMPLETE, UsageError
+
+if TYPE_CHECKING:
+    from dfad_bench.planning import Request
+    from dfad_bench.publish.tables import Table
+    from dfad_bench.work_list import Cell
+
+SEEDS = "seeds.json"
+"""In the folder of a protocol's runs: what its models scored over seeds."""
+
+
+def run_many(
+    request: Request,
+    models: str,
+    protocols: str,
+    seeds: Sequence[int],
+    perturbations: Sequence[str],
+    dry_run: bool,
+    format: Format,
+) -> None:
+    """Run every model on every protocol with every seed; finished cells are kept, what cannot run is listed with its reason.
+
+    Raises typer.Exit with INCOMPLETE where something that was asked for by name is missing, or failed.
+    """
+    from dfad_bench import registry
+    from dfad_bench.work_list import ALL, named, plan_cells, run_cells, told_time
+
+    _require_one_model(request, models, seeds)
+    asked_models = named(models, list(registry.entries("models")))
+    asked_protocols = named(protocols, list(registry.entries("protocols")))
+    cells = plan_cells(request, asked_models, asked_protocols, seeds, perturbations, console.progress)
+    waiting = [cell for cell in cells if cell.state == "to do"]
+    if format is Format.human:
+        show(_plan_table(cells))
+    console.note(
+        f"{len(waiting)} of {len(cells)} to do, {told_time(sum(cell.seconds or 0.0 for cell in waiting))} at most, "
+        "scoring not counted."
+    )
+    if not dry_run:
+        cells = list(run_cells(cells, perturbations, console.progress, console.note))
+    records = list(_write_seeds(cells))
+    if format is Format.json:
+        told = {"cells": [_as_json(cell) for cell in cells], "seeds": [record for _, record in records]}
+        console.show_json(told)
+    else:
+        for table, _ in records:
+            show(table)
+        if not dry_run:
+            show(_plan_table(cells))
+    forgiven = {"needs weights"} if models == ALL else set()
+    forgiven |= {"needs data"} if protocols == ALL else set()
+    if not dry_run and not all(_is_complete(cell) or cell.state in forgiven for cell in cells):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _require_one_model(request: Request, models: str, seeds: Sequence[int]) -> None:
+    given = {
+        "--set": bool(request.settings),
+        "--backbone-weights": request.backbone_weights is not None,
+        "--weights": request.weights is not None,
+    }
+    several = models == "all" or "," in models
+    for option, is_given in given.items():
+        if is_given and several:
+            raise UsageError(
+                f"{option} is about one model, and --model {models} names several. Run that one by itself."
+            )
+    if request.weights is not None and len(seeds) > 1:
+        raise UsageError("--weights come from one training, so that seeds change nothing. Leave --seeds away.")
+
+
+def _is_complete(cell: Cell) -> bool:
+    return cell.outcome is not None and cell.outcome.is_complete
+
+
+def _plan_table(cells: Sequence[Cell]) -> Table:
+    """Return one row per model, protocol and state; what waits comes first."""
+    from dfad_bench.publish.tables import NONE, Table
+    from dfad_bench.work_list import told_time
+
+    def key(cell: Cell) -> tuple[str, str, str, str]:
+        return cell.request.protocol, cell.state, cell.name, cell.why or NONE
+
+    rows = []
+    for (protocol, state, name, why), alike in itertools.groupby(sorted(cells, key=key), key=key):
+        group = list(alike)
+        seeds = ", ".join(str(cell.request.seed) for cell in group)
+        seconds = sum(cell.seconds or 0.0 for cell in group)
+        rows.append((name, protocol, seeds, state, told_time(seconds) if state == "to do" else NONE, why))
+    columns = ("model", "protocol", "seeds", "state", "time at most", "why")
+    return Table(f"{len(cells)} cells", columns, tuple(rows))
+
+
+def _write_seeds(cells: Sequence[Cell]) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """Write what every protocol's finished cells say together, and yield it as a table and as JSON."""
+    from dfad_bench.publish.seeds import seeds_table
+    from dfad_bench.records.seeds import write_seeds
+    from dfad_bench.scoring.seeds import over_seeds
+    from dfad_bench.work_list import grouped
+
+    for folder, outcomes in grouped(cells):
+        record = over_seeds([outcome.clean.result for outcome in outcomes])
+        write_seeds(folder / SEEDS, record)
+        console.note(f"Wrote {folder / SEEDS}.")
+        yield seeds_table(record), record.model_dump()
+
+
+def _as_json(cell: Cell) -> dict[str, Any]:
+    folder: Path | None = None if cell.outcome is None else cell.outcome.clean.folder
+    return {
+        "model": cell.name,
+        "protocol": cell.request.protocol,
+        "seed": cell.request.seed,
+        "state": cell.state,
+        "why": cell.why,
+        "seconds_at_most": cell.seconds,
+        "folder": None if folder is None else str(folder),
+    }
