@@ -31,7 +31,6 @@ from torch.nn import functional as F
 
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads, attribution_loss, detection_loss, detector_output
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 Head = Literal["linear", "nearest"]
@@ -148,7 +147,6 @@ def configure(backbone: str = "ViT-L-14-quickgelu", head: Head = "linear", capac
     """
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}: it must be 1 or more")
-    published = clip.published_weights(backbone)
     linear = Recipe(epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=1e-4)
     nearest = Recipe(epochs=1, batch_size=64, learning_rate=1e-2, horizontal_flip=False)
     return ModelSpec(
@@ -158,8 +156,8 @@ def configure(backbone: str = "ViT-L-14-quickgelu", head: Head = "linear", capac
         reference="Ojha, Li & Lee, CVPR 2023, arXiv:2302.10174",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=linear if head == "linear" else nearest,
-        backbone_weights=published,
-        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
         load_backbone=load_backbone,
         configure=configure,
     )

@@ -23,7 +23,6 @@ from torch import nn
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.lora import add_lora
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 
@@ -69,7 +68,6 @@ def configure(backbone: str = clip.DEFAULT, rank: int = 8) -> ModelSpec:
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}: it must be 1 or more")
-    published = clip.published_weights(backbone)
     return ModelSpec(
         build=partial(build, backbone=backbone, rank=rank),
         inputs=("image",),
@@ -77,8 +75,8 @@ def configure(backbone: str = clip.DEFAULT, rank: int = 8) -> ModelSpec:
         reference="Hu et al., ICLR 2022, arXiv:2106.09685 (LoRA), on Radford et al., ICML 2021, arXiv:2103.00020 (CLIP)",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=1e-3, clip_norm=1.0, patience=3),
-        backbone_weights=published,
-        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
         load_backbone=load_backbone,
         configure=configure,
     )

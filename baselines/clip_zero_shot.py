@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.prompts import prompts
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 SCALE = 100.0
@@ -113,7 +112,6 @@ def configure(backbone: str = clip.DEFAULT) -> ModelSpec:
 
     backbone: open_clip's name of the towers.
     """
-    published = clip.published_weights(backbone)
     return ModelSpec(
         build=partial(build, backbone=backbone),
         inputs=("image",),
@@ -121,8 +119,8 @@ def configure(backbone: str = clip.DEFAULT) -> ModelSpec:
         reference="Radford et al., ICML 2021, arXiv:2103.00020",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(batch_size=64, precision="float32"),
-        backbone_weights=published,
-        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
         load_backbone=load_backbone,
         configure=configure,
     )

@@ -24,20 +24,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import load_network, timm_network
-from dfad_bench.modelling.nn import TwoHeads
+from dfad_bench.modelling.image_classifier import ImageDetector, load_published
 from dfad_bench.modelling.perturbations.jpeg import compressed
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import read_state
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET50, resnet
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 HIGHEST_SIGMA = 3.0
 """Of the blur, in pixels."""
@@ -78,41 +76,9 @@ def _compressed_by_opencv(face: NDArray[np.uint8], quality: int) -> NDArray[np.u
     return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-class CnnSpot(nn.Module):
-    """ResNet-50, which embeds faces [B, 3, H, W] in 2048 dimensions, and two heads on it."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        network, width = timm_network("resnet50")
-        self.backbone: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.heads = TwoHeads(width, classes)
-
-    def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings [B, 2048] of faces [B, 3, H, W]."""
-        embedding: torch.Tensor = self.backbone(image.contiguous(memory_format=torch.channels_last))
-        return embedding
-
-    def forward(self, batch: Batch) -> Output:
-        """Answer B faces after the model's preprocessing."""
-        assert batch.image is not None
-        output: Output = self.heads(self.embed(batch.image))
-        return output
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy over the leaf classes plus that of real against fake."""
-        assert batch.image is not None
-        return self.heads.loss(self.embed(batch.image), batch)
-
-
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
-    return CnnSpot(len(classes))
-
-
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the heads with torchvision's or timm's ResNet-50; raise DataError unless every name fits."""
-    assert isinstance(module, CnnSpot)
-    load_network(module.backbone, read_state(path), path, but_for=("fc.",))
+    return ImageDetector(*resnet("resnet50"), len(classes))
 
 
 def configure(augment: float = 0.1, size: int = 224) -> ModelSpec:
@@ -130,20 +96,11 @@ def configure(augment: float = 0.1, size: int = 224) -> ModelSpec:
         inputs=("image",),
         preprocess=BlurJpegWindow(crop=size, augment=augment),
         reference="Wang et al., CVPR 2020, arXiv:1912.11035",
-        licence="Apache-2.0 (this file, timm)",
+        licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
         recipe=Recipe(epochs=20, batch_size=64, learning_rate=1e-4, weight_decay=0.0),
-        backbone_weights={
-            "imagenet": WeightsFile(
-                name="resnet50-0676ba61.pth",
-                url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
-                sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
-                bytes=102_530_333,
-                licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-                training_data="ImageNet-1k",
-            )
-        },
+        backbone_weights={"imagenet": RESNET50},
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
         configure=configure,
     )
 

@@ -21,18 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dfad_bench.modelling.image_classifier import load_network
-from dfad_bench.modelling.nn import attribution_loss, classifier_output
+from dfad_bench.modelling.image_classifier import load_published
+from dfad_bench.modelling.nn import Head, attribution_loss, classifier_output
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import read_state
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET18, resnet
+from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 SIZE = 128
 WIDTH = 512
@@ -87,14 +85,9 @@ class CPL(nn.Module):
 
     def __init__(self, classes: int, unlabelled: float) -> None:
         super().__init__()
-        declare_missing_operators()
-        from torchvision.models import resnet18
-
-        network = resnet18()
-        network.avgpool = network.fc = nn.Identity()
-        # Convolutions are up to 1.7 times as fast so.
-        self.backbone: nn.Module = network.to(memory_format=torch.channels_last)
-        self.head = nn.Linear(WIDTH, classes)
+        self.backbone, width = resnet("resnet18")
+        self.backbone.avgpool = nn.Identity()
+        self.head = Head(width, classes)
         self.unlabelled = unlabelled
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
@@ -131,12 +124,6 @@ def build(classes: Sequence[Leaf], unlabelled: float = 0.5) -> nn.Module:
     return CPL(len(classes), unlabelled)
 
 
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill all but the head with torchvision's weights of ResNet-18; raise DataError unless every name fits."""
-    assert isinstance(module, CPL)
-    load_network(module.backbone, read_state(path), path, but_for=("fc.",))
-
-
 def configure(unlabelled: float = 0.5) -> ModelSpec:
     """Return the model with another share of hidden labels; raise ValueError unless it is 0 or more and less than 1.
 
@@ -151,17 +138,8 @@ def configure(unlabelled: float = 0.5) -> ModelSpec:
         reference="Sun et al., ICCV 2023, arXiv:2309.11132 (re-implemented from what is public of it)",
         licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
         recipe=Recipe(epochs=10, batch_size=16, learning_rate=5e-4, weight_decay=1e-2, patience=10),
-        backbone_weights={
-            "imagenet": WeightsFile(
-                name="resnet18-f37072fd.pth",
-                url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-                sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-                bytes=46_830_571,
-                licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-                training_data="ImageNet-1k",
-            )
-        },
-        load_backbone=load_backbone,
+        backbone_weights={"imagenet": RESNET18},
+        load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
         configure=configure,
     )
 

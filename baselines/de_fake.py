@@ -30,7 +30,6 @@ from torch.nn import functional as F
 
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 Prompt = Literal["attributes", "none"]
@@ -132,8 +131,6 @@ def configure(backbone: str = "ViT-B-32-quickgelu", prompt: Prompt = "attributes
 
     backbone: open_clip's name; prompt: attributes, a caption that CLIP chooses by itself, or none, the image alone.
     """
-    published = clip.published_weights(backbone)
-    tiny = backbone == clip.TINY
     return ModelSpec(
         build=partial(build, backbone=backbone, prompt=prompt),
         inputs=("image",),
@@ -141,9 +138,9 @@ def configure(backbone: str = "ViT-B-32-quickgelu", prompt: Prompt = "attributes
         reference="Sha et al., CCS 2023, arXiv:2210.06998",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(epochs=20, batch_size=64, learning_rate=1e-3, weight_decay=1e-4),
-        backbone_weights=published,
-        default_backbone_weights="none" if tiny else next(iter(published), BY_PATH),
-        load_backbone=None if tiny else load_backbone,
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
+        load_backbone=load_backbone,
         configure=configure,
     )
 

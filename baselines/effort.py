@@ -29,7 +29,6 @@ from torch.func import functional_call
 
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 _SPLIT = ("attn.in_proj_weight", "attn.out_proj.weight")
@@ -197,8 +196,6 @@ def configure(
         raise ValueError(f"rank is {rank}: it must be 1 or more")
     if min(orthogonality_weight, norm_weight) < 0:
         raise ValueError("orthogonality_weight and norm_weight must be 0 or more")
-    published = clip.published_weights(backbone)
-    tiny = backbone == clip.TINY
     return ModelSpec(
         build=partial(
             build, backbone=backbone, rank=rank, orthogonality_weight=orthogonality_weight, norm_weight=norm_weight
@@ -208,9 +205,9 @@ def configure(
         reference="Yan et al., ICML 2025, arXiv:2411.15633",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        backbone_weights=published,
-        default_backbone_weights="none" if tiny else next(iter(published), BY_PATH),
-        load_backbone=None if tiny else load_backbone,
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
+        load_backbone=load_backbone,
         configure=configure,
     )
 

@@ -27,7 +27,6 @@ from torch.nn import functional as F
 
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 
@@ -106,8 +105,6 @@ def configure(
     """
     if min(alignment_weight, uniformity_weight) < 0:
         raise ValueError("alignment_weight and uniformity_weight must be 0 or more")
-    published = clip.published_weights(backbone)
-    tiny = backbone == clip.TINY
     return ModelSpec(
         build=partial(build, backbone=backbone, alignment_weight=alignment_weight, uniformity_weight=uniformity_weight),
         inputs=("image",),
@@ -115,9 +112,9 @@ def configure(
         reference="Yermakov et al., WACV 2026, arXiv:2508.06248",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=0.0),
-        backbone_weights=published,
-        default_backbone_weights="none" if tiny else next(iter(published), BY_PATH),
-        load_backbone=None if tiny else load_backbone,
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
+        load_backbone=load_backbone,
         configure=configure,
     )
 

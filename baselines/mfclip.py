@@ -35,7 +35,6 @@ from torch.nn import functional as F
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads
 from dfad_bench.modelling.prompts import prompts
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 PATCH = 32
@@ -215,7 +214,6 @@ def configure(
     """
     if matching_weight < 0:
         raise ValueError(f"matching_weight is {matching_weight}: it must be 0 or more")
-    published = clip.published_weights(backbone)
     return ModelSpec(
         build=partial(build, backbone=backbone, frozen=towers == "frozen", spa=spa, matching_weight=matching_weight),
         inputs=("image",),
@@ -223,9 +221,9 @@ def configure(
         reference="Zhang et al., 2024, arXiv:2409.09724",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=TINY_RECIPE if backbone == clip.TINY else RECIPE,
-        backbone_weights=published,
-        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
-        load_backbone=None if backbone == clip.TINY else load_backbone,
+        backbone_weights=clip.published_weights(backbone),
+        default_backbone_weights=clip.default_weights(backbone),
+        load_backbone=load_backbone,
         configure=configure,
     )
 

@@ -31,10 +31,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from dfad_bench.modelling.image_classifier import timm_network
-from dfad_bench.modelling.nn import TwoHeads
+from dfad_bench.modelling.image_classifier import ImageDetector, timm_network
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 SIZE = 128
 WIDTH = 512
@@ -58,44 +57,23 @@ class EvenWindow:
         return Preprocess(size=None, crop=self.side)(window, None)
 
 
-class Npr(nn.Module):
-    """ResNet-50's first two stages on the pixel relations of a face, and two heads on their mean over the image."""
+class PixelRelations(nn.Module):
+    """Each pixel of [B, C, H, W] less the one at the top left of its 2×2 block; H and W are even."""
 
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        network: Any = timm_network("resnet50")[0]
-        self.backbone = nn.Sequential(
-            *(network.conv1, network.bn1, network.act1, network.maxpool),
-            *(network.layer1, network.layer2, network.global_pool),
-        )
-        self.heads = TwoHeads(WIDTH, classes)
-
-    def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings [B, 512] of faces [B, 3, H, W] of even height and width."""
-        relations = pixel_relations(image).contiguous(memory_format=torch.channels_last)
-        embedding: torch.Tensor = self.backbone(relations)
-        return embedding
-
-    def forward(self, batch: Batch) -> Output:
-        """Answer B faces [B, 3, 128, 128] after the model's preprocessing."""
-        assert batch.image is not None
-        output: Output = self.heads(self.embed(batch.image))
-        return output
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy over the leaf classes plus that of real against fake."""
-        assert batch.image is not None
-        return self.heads.loss(self.embed(batch.image), batch)
-
-
-def pixel_relations(image: torch.Tensor) -> torch.Tensor:
-    """Return each pixel of [B, C, H, W] less the one at the top left of its 2×2 block; H and W are even."""
-    return image - F.interpolate(image[..., ::2, ::2], scale_factor=2, mode="nearest")
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the relations, of the image's shape."""
+        return image - F.interpolate(image[..., ::2, ::2], scale_factor=2, mode="nearest")
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
-    """Return the model for these leaf classes, with random weights."""
-    return Npr(len(classes))
+    """Return ResNet-50's first two stages on pixel relations, with two heads on the mean over the image; random weights."""
+    network: Any = timm_network("resnet50")[0]
+    backbone = nn.Sequential(
+        PixelRelations(),
+        *(network.conv1, network.bn1, network.act1, network.maxpool),
+        *(network.layer1, network.layer2, network.global_pool),
+    )
+    return ImageDetector(backbone, WIDTH, len(classes))
 
 
 MODEL = ModelSpec(

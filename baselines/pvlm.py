@@ -29,7 +29,6 @@ from torch.nn import functional as F
 from dfad_bench.modelling import clip
 from dfad_bench.modelling.nn import TwoHeads
 from dfad_bench.modelling.prompts import prompts
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 GRID, REGIONS, SIDE = 3, 9, 48
@@ -270,7 +269,7 @@ def configure(backbone: str = clip.DEFAULT) -> ModelSpec:
 
     backbone: open_clip's name of a CLIP with a plain vision transformer; clip-tiny is trained from random weights.
     """
-    tiny, published = backbone == clip.TINY, clip.published_weights(backbone)
+    tiny = backbone == clip.TINY
     rates: dict[str, Any] = {"learning_rate": 1e-3} if tiny else {"learning_rate": 3e-4, "backbone_learning_rate": 1e-5}
     return ModelSpec(
         build=partial(build, backbone=backbone),
@@ -279,9 +278,9 @@ def configure(backbone: str = clip.DEFAULT) -> ModelSpec:
         reference="Zhang et al., 2025, arXiv:2504.14129 (re-implemented from what is public of it)",
         licence="Apache-2.0 (this file), MIT (open_clip)",
         recipe=Recipe(epochs=10, batch_size=32, weight_decay=1e-3, clip_norm=1.0, patience=3, **rates),
-        backbone_weights=published,
-        load_backbone=None if tiny else load_backbone,
-        default_backbone_weights="none" if tiny else next(iter(published), BY_PATH),
+        backbone_weights=clip.published_weights(backbone),
+        load_backbone=load_backbone,
+        default_backbone_weights=clip.default_weights(backbone),
         configure=configure,
     )
 

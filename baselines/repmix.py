@@ -22,18 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dfad_bench.modelling.image_classifier import load_network
-from dfad_bench.modelling.nn import detector_output
+from dfad_bench.modelling.image_classifier import load_published
+from dfad_bench.modelling.nn import Head, detector_output
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import read_state
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET50, resnet
+from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 STEM = ("conv1", "bn1", "relu", "maxpool")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -60,18 +58,11 @@ class RepMix(nn.Module):
 
     def __init__(self, classes: int, layer: int) -> None:
         super().__init__()
-        declare_missing_operators()
-        from torchvision.models import resnet50
-
-        network = resnet50()
-        width = network.fc.in_features
-        network.fc = nn.Identity()
-        # Convolutions are up to 1.7 times as fast so.
-        self.backbone: nn.Module = network.to(memory_format=torch.channels_last)
+        self.backbone, width = resnet("resnet50")
         self.layer = layer
         self.reduce = nn.Linear(width, EMBEDDING)
-        self.detector = nn.Linear(EMBEDDING, 1)
-        self.classifier = nn.Linear(EMBEDDING, classes)
+        self.detector = Head(EMBEDDING, 1)
+        self.classifier = Head(EMBEDDING, classes)
 
     def embed(
         self, image: torch.Tensor, partner: torch.Tensor | None = None, share: torch.Tensor | None = None
@@ -130,12 +121,6 @@ def build(classes: Sequence[Leaf], layer: int = 5) -> nn.Module:
     return RepMix(len(classes), layer)
 
 
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill the ResNet-50 from torchvision's weights; raise DataError unless every name but the head's fits."""
-    assert isinstance(module, RepMix)
-    load_network(module.backbone, read_state(path), path, but_for=("fc.",))
-
-
 def configure(size: int = 224, layer: int = 5) -> ModelSpec:
     """Return the model at another resolution or with another place of the mix; raise ValueError where it has no such.
 
@@ -153,18 +138,9 @@ def configure(size: int = 224, layer: int = 5) -> ModelSpec:
         reference="Bui et al., ECCV 2022, arXiv:2207.02063",
         licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
         recipe=Recipe(epochs=30, batch_size=32, learning_rate=1e-4, weight_decay=5e-4),
-        backbone_weights={
-            "imagenet": WeightsFile(
-                name="resnet50-0676ba61.pth",
-                url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
-                sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
-                bytes=102_530_333,
-                licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-                training_data="ImageNet-1k",
-            )
-        },
+        backbone_weights={"imagenet": RESNET50},
         default_backbone_weights="imagenet",
-        load_backbone=load_backbone,
+        load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
         configure=configure,
     )
 

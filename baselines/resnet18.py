@@ -15,22 +15,15 @@ from torch import nn
 
 from dfad_bench.modelling.image_classifier import ImageClassifier, load_published
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET18, resnet
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 SIZE = 128
-WIDTH = 512
-"""Of the embedding."""
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights; its embedding has 512 dimensions."""
-    declare_missing_operators()
-    from torchvision.models import resnet18
-
-    network = resnet18()
-    network.fc = nn.Identity()
-    return ImageClassifier(network, WIDTH, len(classes))
+    return ImageClassifier(*resnet("resnet18"), len(classes))
 
 
 MODEL = ModelSpec(
@@ -41,15 +34,6 @@ MODEL = ModelSpec(
     reference="He et al., CVPR 2016, arXiv:1512.03385",
     licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
     recipe=Recipe(epochs=10, batch_size=16, learning_rate=5e-4, weight_decay=1e-2, patience=10),
-    backbone_weights={
-        "imagenet": WeightsFile(
-            name="resnet18-f37072fd.pth",
-            url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-            sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-            bytes=46_830_571,
-            licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-            training_data="ImageNet-1k",
-        )
-    },
-    load_backbone=partial(load_published, but_for=("fc.",)),
+    backbone_weights={"imagenet": RESNET18},
+    load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
 )

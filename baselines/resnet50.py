@@ -1,7 +1,7 @@
 """ResNet-50: the convolutional network that most forensic papers start from.
 
 He et al., CVPR 2016, arXiv:1512.03385: layers learn what to add to their input, so that fifty of them can be trained.
-timm's implementation with a linear head over the leaf classes; all of it is fine-tuned from torchvision's ImageNet
+torchvision's implementation with a linear head over the leaf classes; all of it is fine-tuned from torchvision's ImageNet
 weights, and from random ones only if ``--backbone-weights none`` says so.
 
 Faces are resized to 224 px and normalised as those weights expect; the whole face is seen, not its central 87.5 %, since
@@ -17,14 +17,15 @@ from functools import partial
 
 from torch import nn
 
-from dfad_bench.modelling.image_classifier import ImageClassifier, load_published, timm_network
+from dfad_bench.modelling.image_classifier import ImageClassifier, load_published
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.types import Leaf, ModelSpec, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET50, resnet
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
-    return ImageClassifier(*timm_network("resnet50"), len(classes))
+    return ImageClassifier(*resnet("resnet50"), len(classes))
 
 
 def configure(size: int = 224) -> ModelSpec:
@@ -39,20 +40,11 @@ def configure(size: int = 224) -> ModelSpec:
         inputs=("image",),
         preprocess=Preprocess(size=size),
         reference="He et al., CVPR 2016, arXiv:1512.03385",
-        licence="Apache-2.0 (this file, timm)",
+        licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
         recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        backbone_weights={
-            "imagenet": WeightsFile(
-                name="resnet50-0676ba61.pth",
-                url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
-                sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
-                bytes=102_530_333,
-                licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-                training_data="ImageNet-1k",
-            )
-        },
+        backbone_weights={"imagenet": RESNET50},
         default_backbone_weights="imagenet",
-        load_backbone=partial(load_published, but_for=("fc.",)),
+        load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
         configure=configure,
     )
 

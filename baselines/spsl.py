@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dfad_bench.modelling.nn import TwoHeads
+from dfad_bench.modelling.image_classifier import ImageDetector
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 PLANES = 4
 DROPPED = tuple(f"block{number}" for number in range(4, 12))
@@ -37,30 +37,19 @@ FLOOR = 1e-5
 """The amplitude, orthonormal and in units of the normalised image, below which there is rounding and no phase."""
 
 
-class Spsl(nn.Module):
-    """Answers faces [B, 3, H, W] from their colours beside their phase."""
+class Shallow(nn.Module):
+    """Xception without its middle flow: maps faces [B, 3, H, W], their phase a fourth plane, to embeddings [B, 2048]."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        network, width = xception(PLANES)
+        self.network, self.width = xception(PLANES)
         for name in DROPPED:
-            setattr(network, name, nn.Identity())
-        self.backbone = network.to(memory_format=torch.channels_last)
-        self.heads = TwoHeads(width, classes)
+            setattr(self.network, name, nn.Identity())
 
-    def forward(self, batch: Batch) -> Output:
-        """Return the detector's score and the logits of B faces, and the embedding [B, 2048] that both read."""
-        output: Output = self.heads(self._embed(batch))
-        return output
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the sum of both heads' cross-entropies."""
-        return self.heads.loss(self._embed(batch), batch)
-
-    def _embed(self, batch: Batch) -> torch.Tensor:
-        assert batch.image is not None
-        planes = torch.cat([batch.image, phase_image(batch.image)], dim=1)
-        embedding: torch.Tensor = self.backbone(planes.contiguous(memory_format=torch.channels_last))
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings."""
+        planes = torch.cat([image, phase_image(image)], dim=1)
+        embedding: torch.Tensor = self.network(planes.contiguous(memory_format=torch.channels_last))
         return embedding
 
 
@@ -81,16 +70,18 @@ def phase_image(image: torch.Tensor) -> torch.Tensor:
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
     """Return the model for these leaf classes, with random weights."""
-    return Spsl(len(classes))
+    backbone = Shallow()
+    return ImageDetector(backbone, backbone.width, len(classes))
 
 
 def load_backbone(module: nn.Module, path: Path) -> None:
     """Fill the kept layers with Cadène's or timm's weights; raise DataError unless every name of the whole file fits."""
-    assert isinstance(module, Spsl)
+    assert isinstance(module, ImageDetector) and isinstance(module.backbone, Shallow)
     whole, _ = xception(PLANES)
     load_xception(whole, path)
     published = whole.state_dict()
-    module.backbone.load_state_dict({key: published[key] for key in module.backbone.state_dict()})
+    kept: nn.Module = module.backbone.network
+    kept.load_state_dict({key: published[key] for key in kept.state_dict()})
 
 
 def configure(size: int = 256) -> ModelSpec:

@@ -20,18 +20,17 @@ Trained from random weights unless ``--backbone-weights imagenet`` is given.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dfad_bench.modelling.image_classifier import load_network
+from dfad_bench.modelling.image_classifier import load_published
 from dfad_bench.modelling.nn import attribution_loss, classifier_output
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import read_state
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe, WeightsFile
+from dfad_bench.modelling.resnet import PUBLISHED_HEAD, RESNET18, resnet
+from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
 
 SIZE = 128
 WIDTH = 512
@@ -94,13 +93,7 @@ class SupCon(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        declare_missing_operators()
-        from torchvision.models import resnet18
-
-        network = resnet18()
-        network.fc = nn.Identity()
-        # Convolutions are up to 1.7 times as fast so.
-        self.backbone: nn.Module = network.to(memory_format=torch.channels_last)
+        self.backbone = resnet("resnet18")[0]
         self.projection = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, PROJECTION))
         self.means = ClassMeans(classes, WIDTH)
 
@@ -141,12 +134,6 @@ def build(classes: Sequence[Leaf]) -> nn.Module:
     return SupCon(len(classes))
 
 
-def load_backbone(module: nn.Module, path: Path) -> None:
-    """Fill the network from torchvision's weights; raise DataError unless every name but the head's fits."""
-    assert isinstance(module, SupCon)
-    load_network(module.backbone, read_state(path), path, but_for=("fc.",))
-
-
 MODEL = ModelSpec(
     build=build,
     inputs=("image",),
@@ -155,15 +142,6 @@ MODEL = ModelSpec(
     licence="Apache-2.0 (this file), BSD-3-Clause (torchvision)",
     # Both views of a face are seen at once, so flips would only swap them.
     recipe=Recipe(epochs=20, batch_size=64, learning_rate=5e-4, weight_decay=1e-2, patience=10, horizontal_flip=False),
-    backbone_weights={
-        "imagenet": WeightsFile(
-            name="resnet18-f37072fd.pth",
-            url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-            sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-            bytes=46_830_571,
-            licence="BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)",
-            training_data="ImageNet-1k",
-        )
-    },
-    load_backbone=load_backbone,
+    backbone_weights={"imagenet": RESNET18},
+    load_backbone=partial(load_published, but_for=PUBLISHED_HEAD),
 )

@@ -10,7 +10,6 @@ from typing import Literal
 from torch import nn
 
 from dfad_bench.modelling import clip
-from dfad_bench.modelling.weights import BY_PATH
 from dfad_bench.types import Input, Leaf, ModelSpec, Recipe
 from gazeclip.gaze_encoder import Trunk
 from gazeclip.model import Design, GazeCLIP
@@ -73,7 +72,6 @@ def configure(
         inputs.append("gaze")
     if design.gaze and gaze_map:
         inputs.append("gaze_map")
-    published = clip.published_weights(backbone)
     return ModelSpec(
         build=partial(_build, backbone=backbone, design=design),
         inputs=tuple(inputs),
@@ -81,9 +79,9 @@ def configure(
         reference=REFERENCE,
         licence=LICENCE,
         recipe=TINY_RECIPE if backbone == clip.TINY else RECIPE,
-        backbone_weights=published,
-        load_backbone=None if backbone == clip.TINY else _load_backbone,
-        default_backbone_weights="none" if backbone == clip.TINY else next(iter(published), BY_PATH),
+        backbone_weights=clip.published_weights(backbone),
+        load_backbone=_load_backbone,
+        default_backbone_weights=clip.default_weights(backbone),
         trained_on=("Gaze360",) if design.gaze and gaze_network == "l2cs" else (),
         light=backbone == clip.TINY,
         configure=configure_tiny if backbone == clip.TINY else configure,

@@ -17,7 +17,7 @@ from dfad_bench.errors import DataError, UsageError, did_you_mean
 from dfad_bench.modelling.lora import plain_names
 from dfad_bench.modelling.preprocess import Preprocess
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
-from dfad_bench.modelling.weights import load_state, read_state
+from dfad_bench.modelling.weights import BY_PATH, load_state, read_state
 from dfad_bench.types import WeightsFile
 
 DEFAULT = "ViT-B-16-quickgelu"
@@ -60,6 +60,11 @@ def published_weights(name: str) -> dict[str, WeightsFile]:
         commercial_use="unclear",
     )
     return {"openai": weights}
+
+
+def default_weights(name: str) -> str:
+    """Return the choice of weights that a model on these towers starts from: published ones, but for the tiny towers."""
+    return "none" if name == TINY else next(iter(published_weights(name)), BY_PATH)
 
 
 def image_size(name: str) -> int:

@@ -1,4 +1,4 @@
-"""A network that embeds faces, followed by a linear layer: what every plain backbone is here."""
+"""A network that embeds faces, followed by linear heads: what every plain backbone is here, and many a detector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfad_bench.modelling.nn import attribution_loss, classifier_output
+from dfad_bench.modelling.nn import Head, TwoHeads, attribution_loss, classifier_output
 from dfad_bench.modelling.torchvision_ops import declare_missing_operators
 from dfad_bench.modelling.weights import load_state, read_state
 from dfad_bench.types import Batch, Output
@@ -25,12 +25,11 @@ class ImageClassifier(nn.Module):
         super().__init__()
         # Convolutions are up to 1.7 times as fast so; transformers do not mind.
         self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = nn.Linear(width, classes)
+        self.head = Head(width, classes)
 
     def forward(self, batch: Batch) -> Output:
         """Answer B faces [B, 3, H, W] after the model's preprocessing; the embedding is what the head reads."""
-        assert batch.image is not None
-        embedding = self.backbone(batch.image.contiguous(memory_format=torch.channels_last))
+        embedding = _embedded(self.backbone, batch)
         return classifier_output(self.head(embedding), embedding)
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -40,6 +39,37 @@ class ImageClassifier(nn.Module):
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters but the head's."""
         return self.backbone.parameters()
+
+
+class ImageDetector(nn.Module):
+    """A detector beside a closed-set head over the leaf classes, both linear in what a backbone makes of a face.
+
+    backbone: maps images [B, 3, H, W] to embeddings [B, width], its own head taken off.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.heads = TwoHeads(width, classes)
+
+    def forward(self, batch: Batch) -> Output:
+        """Answer B faces [B, 3, H, W] after the model's preprocessing; the embedding is what both heads read."""
+        output: Output = self.heads(_embedded(self.backbone, batch))
+        return output
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy over the leaf classes plus that of real against fake, each a mean in nats."""
+        return self.heads.loss(_embedded(self.backbone, batch), batch)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters but the heads'."""
+        return self.backbone.parameters()
+
+
+def _embedded(backbone: nn.Module, batch: Batch) -> torch.Tensor:
+    assert batch.image is not None
+    embedding: torch.Tensor = backbone(batch.image.contiguous(memory_format=torch.channels_last))
+    return embedding
 
 
 def timm_network(name: str, **settings: Any) -> tuple[nn.Module, int]:
@@ -55,8 +85,8 @@ def timm_network(name: str, **settings: Any) -> tuple[nn.Module, int]:
 
 
 def load_published(module: nn.Module, path: Path, but_for: tuple[str, ...]) -> None:
-    """Fill an ImageClassifier's backbone from published weights, whose head ``but_for`` names; see ``load_network``."""
-    assert isinstance(module, ImageClassifier)
+    """Fill a ``backbone`` from published weights, whose head ``but_for`` names; see ``load_network``."""
+    assert isinstance(module.backbone, nn.Module)
     load_network(module.backbone, read_state(path), path, but_for)
 
 

@@ -44,6 +44,15 @@ def detection_loss(fake_logit: torch.Tensor, batch: Batch) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(fake_logit.float(), (batch.target != 0).float())
 
 
+class Head(nn.Linear):
+    """A linear layer in float32 whatever precision the network before it ran in: rounded logits would tie."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return logits [B, out] of embeddings [B, in]."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 class TwoHeads(nn.Module):
     """A linear detector beside a linear closed-set head over the leaf classes, on one embedding.
 
@@ -52,8 +61,8 @@ class TwoHeads(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.detector = nn.Linear(width, 1)
-        self.classifier = nn.Linear(width, classes)
+        self.detector = Head(width, 1)
+        self.classifier = Head(width, classes)
 
     def forward(self, embedding: torch.Tensor) -> Output:
         """Answer for embeddings [B, width], which are recorded too."""

@@ -11,7 +11,7 @@ from dfad_bench.modelling.torchvision_ops import declare_missing_operators
 from dfad_bench.types import WeightsFile
 
 _LICENCE = "BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)"
-HEAD = ("fc.",)
+PUBLISHED_HEAD = ("fc.",)
 """How the names of the published head begin, which none of these networks has."""
 
 RESNET18 = WeightsFile(

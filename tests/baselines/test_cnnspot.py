@@ -159,13 +159,13 @@ def test_it_takes_resnet_50s_published_weights_and_nothing_less(tmp_path: Path) 
     torch.save(state | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet50.pth")
     module: Any = MODEL.build(CLASSES)
     heads = {key: value.clone() for key, value in module.heads.state_dict().items()}
-    cnnspot.load_backbone(module, tmp_path / "resnet50.pth")
+    cnnspot.MODEL.load_backbone(module, tmp_path / "resnet50.pth")
     assert torch.equal(module.backbone.state_dict()["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
     assert all(torch.equal(value, heads[key]) for key, value in module.heads.state_dict().items())
     del state["layer1.0.bn1.running_var"]
     torch.save(state, tmp_path / "resnet50.pth")
     with pytest.raises(DataError, match=r"missing layer1\.0\.bn1\.running_var"):
-        cnnspot.load_backbone(module, tmp_path / "resnet50.pth")
+        cnnspot.MODEL.load_backbone(module, tmp_path / "resnet50.pth")
     (tmp_path / "resnet50.pth").unlink()
 
 

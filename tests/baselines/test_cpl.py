@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dfad_bench.baselines.cpl import CPL, MODEL, SHARPEST, configure, load_backbone, soft_labels, vote, voting_loss
+from dfad_bench.baselines.cpl import CPL, MODEL, SHARPEST, configure, soft_labels, vote, voting_loss
 
 from dfad_bench.errors import DataError
 from dfad_bench.modelling.data import FaceDataset, Request
@@ -154,13 +154,13 @@ def test_torchvisions_weights_fill_all_but_the_head_and_nothing_less_does(tmp_pa
     state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     head = module.head.weight.clone()
     torch.save(state, tmp_path / "whole.pth")
-    load_backbone(module, tmp_path / "whole.pth")
+    MODEL.load_backbone(module, tmp_path / "whole.pth")
     assert torch.equal(module.backbone.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
     assert torch.equal(module.head.weight, head)
     del state["layer1.0.conv1.weight"]
     torch.save(state, tmp_path / "cut.pth")
     with pytest.raises(DataError, match=r"missing layer1\.0\.conv1\.weight"):
-        load_backbone(module, tmp_path / "cut.pth")
+        MODEL.load_backbone(module, tmp_path / "cut.pth")
 
 
 def test_the_embedding_is_resnets_own() -> None:

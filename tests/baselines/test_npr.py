@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dfad_bench.baselines.npr import MODEL, SIZE, EvenWindow, Npr, pixel_relations
+from dfad_bench.baselines.npr import MODEL, SIZE, EvenWindow, PixelRelations
 from numpy.typing import NDArray
 from torch import nn
 
 from dfad_bench.errors import DataError
 from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.image_classifier import ImageDetector
 from dfad_bench.types import Batch
 from tests.modelling.builders import CLASSES
 
@@ -32,13 +33,13 @@ def _enlarged(side: int, seed: int = 0) -> NDArray[np.uint8]:
 
 def _relations(face: NDArray[np.uint8]) -> torch.Tensor:
     assert MODEL.preprocess is not None
-    return pixel_relations(torch.from_numpy(MODEL.preprocess(face, None))[None])
+    return PixelRelations()(torch.from_numpy(MODEL.preprocess(face, None))[None])
 
 
 def test_a_pixel_is_compared_with_the_top_left_one_of_its_block() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     block = torch.tensor([[0.0, 1.0], [4.0, 5.0]])
-    assert torch.equal(pixel_relations(image)[0, 0], block.repeat(2, 2))
+    assert torch.equal(PixelRelations()(image)[0, 0], block.repeat(2, 2))
 
 
 def test_nothing_is_left_of_nearest_neighbour_up_sampling_and_something_of_a_natural_picture() -> None:
@@ -50,18 +51,18 @@ def test_nothing_is_left_of_nearest_neighbour_up_sampling_and_something_of_a_nat
 
 def test_brightness_does_not_reach_it() -> None:
     image = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    torch.testing.assert_close(pixel_relations(image + 3), pixel_relations(image))
+    torch.testing.assert_close(PixelRelations()(image + 3), PixelRelations()(image))
 
 
 @pytest.mark.parametrize("side", [128, 130, 254, 256])
 def test_windows_lie_on_the_faces_own_grid_in_training_and_in_evaluation(side: int) -> None:
     face = _enlarged(side)
     windows = [EvenWindow(SIZE)(face, rng) for rng in (None, *map(np.random.default_rng, range(12)))]
-    assert all(not pixel_relations(torch.from_numpy(window)[None]).any() for window in windows)
+    assert all(not PixelRelations()(torch.from_numpy(window)[None]).any() for window in windows)
     assert (len({window.tobytes() for window in windows}) > 1) == (side > SIZE)
     # Which is what makes them zero: one column further, the blocks straddle the copies.
     if side > SIZE:
-        assert pixel_relations(torch.from_numpy(EvenWindow(SIZE)(face[:, 1:], None))[None]).std() > 0.1
+        assert PixelRelations()(torch.from_numpy(EvenWindow(SIZE)(face[:, 1:], None))[None]).std() > 0.1
 
 
 def test_a_window_reaches_every_corner_and_evaluation_the_centre() -> None:
@@ -83,7 +84,7 @@ def test_a_face_smaller_than_the_window_is_refused() -> None:
 
 def test_it_is_the_first_two_stages_of_resnet_50() -> None:
     module = MODEL.build(CLASSES)
-    assert isinstance(module, Npr)
+    assert isinstance(module, ImageDetector)
     # Stem 9,408 + 128, stages 215,808 and 1,219,584 (He et al., 2016, table 1), counted without the heads.
     assert sum(parameter.numel() for parameter in module.backbone.parameters()) == 1_444_928
     with torch.no_grad():

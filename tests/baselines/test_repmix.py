@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dfad_bench.baselines.repmix import MODEL, build, configure, load_backbone, mix
+from dfad_bench.baselines.repmix import MODEL, build, configure, mix
 from torch import nn
 
 from dfad_bench.errors import DataError
@@ -156,14 +156,14 @@ def test_it_takes_imagenet_weights_but_for_their_head_and_nothing_less(tmp_path:
     state = {key: value + 1 for key, value in learner.backbone.state_dict().items() if "num_batches" not in key}
     state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
     torch.save(state, tmp_path / "whole.pth")
-    load_backbone(learner, tmp_path / "whole.pth")
+    MODEL.load_backbone(learner, tmp_path / "whole.pth")
     loaded = learner.state_dict()
     assert torch.equal(loaded["backbone.layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
     assert all(torch.equal(loaded[key], value) for key, value in heads.items())
     del state["layer1.0.conv1.weight"]
     torch.save(state, tmp_path / "cut.pth")
     with pytest.raises(DataError, match=r"missing layer1\.0\.conv1\.weight"):
-        load_backbone(learner, tmp_path / "cut.pth")
+        MODEL.load_backbone(learner, tmp_path / "cut.pth")
     for name in ("whole", "cut"):
         (tmp_path / f"{name}.pth").unlink()
 

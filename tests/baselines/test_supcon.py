@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dfad_bench.baselines.supcon import FARTHEST, KEPT, MODEL, TEMPERATURE, ClassMeans, load_backbone, supcon_loss
+from dfad_bench.baselines.supcon import FARTHEST, KEPT, MODEL, TEMPERATURE, ClassMeans, supcon_loss
 from torch.nn import functional as F
 
 from dfad_bench.errors import DataError
@@ -158,9 +158,9 @@ def test_it_takes_published_weights_but_for_their_head_and_nothing_less(module: 
     state = {key: value + 1 for key, value in module.backbone.state_dict().items() if "num_batches" not in key}
     state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(state, tmp_path / "whole.pth")
-    load_backbone(module, tmp_path / "whole.pth")
+    MODEL.load_backbone(module, tmp_path / "whole.pth")
     assert torch.equal(module.backbone.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
     del state["layer1.0.conv1.weight"]
     torch.save(state, tmp_path / "cut.pth")
     with pytest.raises(DataError, match=r"missing layer1\.0\.conv1\.weight"):
-        load_backbone(module, tmp_path / "cut.pth")
+        MODEL.load_backbone(module, tmp_path / "cut.pth")
