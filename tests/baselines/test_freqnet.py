@@ -190,10 +190,10 @@ def test_it_learns_fakes_by_a_trace_at_high_frequencies() -> None:
 
 
 def test_the_window_is_cut_at_the_faces_own_resolution() -> None:
-    assert MODEL.preprocess == Preprocess(size=None, crop=224)
-    other = replace(configure(size=128), configure=None)
-    assert other.preprocess == Preprocess(size=None, crop=128)
-    with pytest.raises(DataError, match=r"window of 128 px, which does not fit into faces of 64x64 px"):
+    assert MODEL.preprocess == Preprocess(size=None, crop=128)
+    other = replace(configure(size=224), configure=None)
+    assert other.preprocess == Preprocess(size=None, crop=224)
+    with pytest.raises(DataError, match=r"window of 224 px, which does not fit into faces of 64x64 px"):
         other.preprocess(np.zeros((64, 64, 3), np.uint8), None)
 
 

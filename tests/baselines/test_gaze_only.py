@@ -95,7 +95,7 @@ def test_that_gaze_is_unknown_is_an_input_besides_the_functions_of_gaze() -> Non
     with torch.no_grad():
         module.layers[0].weight[:, :-1] = 0  # the functions of gaze no longer count
         logits = module(Batch(3, gaze=torch.tensor([[0.3, -0.2], [0.0, 0.0], [torch.nan, torch.nan]]))).logits
-    assert torch.equal(logits[0], logits[1])
+    torch.testing.assert_close(logits[0], logits[1])
     assert (logits[2] - logits[0]).abs().max() > 1e-3
 
 

@@ -14,7 +14,7 @@ import torch
 from dfad_bench.baselines import convnext_tiny, efficientnet_b4, resnet50, vit_b16, xception
 from torch import nn
 
-from dfad_bench.errors import DataError, UsageError
+from dfad_bench.errors import DataError, WeightsMissing
 from dfad_bench.modelling.data import FaceDataset, Request
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.preprocess import Preprocess
@@ -162,7 +162,7 @@ def test_it_starts_from_published_weights_unless_told_otherwise(name: str) -> No
 
 def test_xception_never_starts_from_random_weights_by_itself() -> None:
     spec = xception.MODEL
-    with pytest.raises(UsageError, match=r"xception starts from published weights whose file you give: --backbone"):
+    with pytest.raises(WeightsMissing, match=r"xception starts from published weights whose file you give: --backbone"):
         find_backbone("xception", spec, spec.default_backbone_weights)
 
 

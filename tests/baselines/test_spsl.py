@@ -84,12 +84,12 @@ def test_a_flat_face_has_no_phase() -> None:
 
 def test_the_network_reads_all_four_planes(module: Any) -> None:
     batch = Batch(2, image=_noise(), target=torch.tensor([0, 1]))
-    assert module.backbone.conv1.weight.shape[1] == PLANES
+    assert module.backbone.network.conv1.weight.shape[1] == PLANES
     module.loss(batch).backward()
-    assert (module.backbone.conv1.weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
+    assert (module.backbone.network.conv1.weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
     with torch.no_grad():
         before = module(batch)
-        module.backbone.conv1.weight[:, 3] = 0
+        module.backbone.network.conv1.weight[:, 3] = 0
         after = module(batch)
     assert (before.logits - after.logits).abs().max() > 1e-2
 
@@ -97,7 +97,7 @@ def test_the_network_reads_all_four_planes(module: Any) -> None:
 def test_it_is_xception_without_its_middle_flow(module: Any) -> None:
     depthwise = [each for each in module.modules() if isinstance(each, torch.nn.Conv2d) and each.groups > 1]
     assert len(depthwise) == 34 - 24
-    assert not any(key.startswith(("block4.", "block11.")) for key in module.backbone.state_dict())
+    assert not any(key.startswith(("block4.", "block11.")) for key in module.backbone.network.state_dict())
 
 
 def test_a_few_steps_lower_both_losses(module: Any, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_whole_published_file_fills_the_layers_that_are_kept(
     load_backbone(module, tmp_path / "xception.pth")
     whole = xception(PLANES)[0]
     load_xception(whole, tmp_path / "xception.pth")
-    loaded, expected = module.backbone.state_dict(), whole.state_dict()
+    loaded, expected = module.backbone.network.state_dict(), whole.state_dict()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in loaded.items())
     torch.testing.assert_close(loaded["conv1.weight"][:, 3], published["conv1.weight"].mean(dim=1) * 3 / PLANES)
     # A file that lacks even a layer that is dropped is not the published one.
