@@ -9,6 +9,10 @@ from typing import Any
 
 from measure import RESULTS
 
+from dfad_bench.publish.seeds import seeds_table
+from dfad_bench.publish.tables import markdown
+from dfad_bench.records.seeds import SeedsRecord
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MAP = re.compile(r"\[`(.+?)`\]\((\w+\.py)#L(\d+)\)")
@@ -274,6 +278,12 @@ def baselines_lines() -> list[str]:
     ]
 
 
+def models_lines() -> list[str]:
+    """Return what the models that were run here reach over seeds, a table per protocol."""
+    told = [markdown(seeds_table(SeedsRecord.model_validate(row))) for row in rows("models")]
+    return ["", *"\n".join(told).splitlines(), "", "By `python benchmarks/models.py RUNS/PROTOCOL`.", ""]
+
+
 def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f} M" if parameters >= 10_000 else f"{parameters:,}"
 
@@ -282,6 +292,7 @@ def main() -> None:
     """Rewrite the regions, and the lines of GazeCLIP's code that its README leads to."""
     _rewrite(README, BEGIN, END, lines())
     _rewrite(ROOT / "baselines" / "README.md", "<!-- baselines:begin -->", "<!-- baselines:end -->", baselines_lines())
+    _rewrite(ROOT / "baselines" / "README.md", "<!-- models:begin -->", "<!-- models:end -->", models_lines())
     document = ROOT / "gazeclip" / "README.md"
     for name, told in gazeclip_regions().items():
         _rewrite(document, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)

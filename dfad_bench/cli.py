@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import gaze, listing, running, scoring
+from dfad_bench.commands import gaze, leaderboard, listing, running, scoring
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
 from dfad_bench.errors import FAILED, INTERRUPTED, DfadError, UsageError
@@ -43,8 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prepare faces, run models, score them, publish the table. Face-forgery attribution and detection, recomputable.",
 )
-leaderboard_app = typer.Typer(no_args_is_help=True, help="Collect results and write the tables.")
-app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(leaderboard.app, name="leaderboard")
 
 
 def _version(asked: bool) -> None:
@@ -90,43 +89,6 @@ app.command()(running.run)
 app.command()(scoring.score)
 app.command()(scoring.compare)
 app.command("gaze-fid")(gaze.gaze_fid)
-
-
-@leaderboard_app.command("add")
-def leaderboard_add(
-    results: Annotated[list[Path], typer.Argument(help="The result.json of finished runs.")],
-    into: Annotated[Path, typer.Option("--results", help="The leaderboard's results.")] = Path("leaderboard/results"),
-) -> None:
-    """Copy results onto the leaderboard; a limited, dirty or incomplete one is refused with its reasons."""
-    from dfad_bench.publish.leaderboard import add
-
-    for result in results:
-        console.note(f"added {add(result, into)}")
-
-
-@leaderboard_app.command("build")
-def leaderboard_build(
-    results: Annotated[Path, typer.Option("--results", help="The leaderboard's results.")] = Path(
-        "leaderboard/results"
-    ),
-    output: Annotated[Path, typer.Option("--output", help="Where the tables go.")] = Path("leaderboard"),
-    readme: Annotated[
-        Path | None, typer.Option("--readme", help="Also renew the leaderboard region of this file.")
-    ] = None,
-    format: FormatOption = Format.human,
-) -> None:
-    """Write leaderboard.md and leaderboard.json from the results."""
-    from dfad_bench.publish import leaderboard
-
-    written = leaderboard.build(results, output)
-    if readme is not None:
-        written.append(leaderboard.update_readme(readme, results))
-    if format is Format.json:
-        console.show_json([str(path) for path in written])
-    else:
-        for table in leaderboard.tables(leaderboard.collect(results)):
-            show(table)
-        console.note(f"Wrote {', '.join(map(str, written))}.")
 
 
 @app.command()

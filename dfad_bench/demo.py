@@ -28,15 +28,15 @@ def run_demo(
     with progress(f"rendering and preparing {faces} demo faces") as bar:
         report = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in report.generators)} faces in {report.root}.")
-    results = folder / "leaderboard" / "results"
+    board = folder / "leaderboard"
     for model in _light():
         request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
         outcome = run_model(request, progress)
         yield from result_tables(outcome.result)
-        leaderboard.place(outcome.folder / RESULT, results)
-    leaderboard.build(results, folder / "leaderboard")
-    note(f"Wrote {folder / 'leaderboard' / 'leaderboard.md'}.")
-    yield from leaderboard.tables(leaderboard.collect(results))
+        leaderboard.place(outcome.folder / RESULT, board / leaderboard.RESULTS)
+    written = leaderboard.build(board)
+    note(f"Wrote {', '.join(map(str, written))}.")
+    yield from leaderboard.tables(leaderboard.collect(board / leaderboard.RESULTS))
 
 
 def _light() -> list[str]:

@@ -26,14 +26,16 @@ from dfad_bench.types import WeightsFile
 
 State = Literal["to do", "finished", "needs weights", "needs data", "cannot run", "failed"]
 ALL = "all"
+_TRUSTED = 120.0
+"""Seconds after which the clock counts as much as what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One model on one protocol with one seed, and how it stands.
 
-    name: the model's row, its options included; why: what is missing or went wrong, in a line; seconds: how long it takes
-    at most, None where that is not known; outcome: what was found, once it is finished.
+    name: the model's row, its options included; why: what is missing or went wrong, in a line; seconds: how long its faces
+    take if no training ends early, None where that is not known; outcome: what was found, once it is finished.
     """
 
     request: Request
@@ -110,8 +112,9 @@ def run_cells(
             note(f"{done.name} on {done.request.protocol}, seed {done.request.seed}, failed: {done.why}")
         left = [each for each in cells[place + 1 :] if each.state == "to do"]
         if left:
-            # What the clock said so far corrects what was expected of the rest.
-            ahead = sum(each.seconds or 0.0 for each in left) * (spent / expected if expected else 1.0)
+            # What the clock said corrects what was expected of the rest, the more the longer it ran.
+            correction = (spent + _TRUSTED) / (expected + _TRUSTED)
+            ahead = sum(each.seconds or 0.0 for each in left) * correction
             note(f"{len(waiting) - len(left)} of {len(waiting)} done, {told_time(ahead)} left.")
 
 

@@ -135,7 +135,7 @@ def test_a_face_that_cannot_be_read_is_counted_and_the_run_ends_with_3(demo: Pat
     assert result.counts.skipped == {"unreadable face": 1}
     assert result.counts.evaluated == result.counts.declared - 1
     assert any("incomplete" in reason for reason in result.ineligible)
-    call("leaderboard", "add", folder / "result.json", "--results", tmp_path / "results", expect=1)
+    call("leaderboard", "add", folder / "result.json", "--folder", tmp_path, expect=1)
 
 
 def test_faces_too_small_for_a_model_are_refused_before_any_work(tmp_path: Path) -> None:

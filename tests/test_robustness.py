@@ -155,7 +155,7 @@ def test_a_perturbed_result_can_be_checked_and_scored_but_never_stands_on_the_le
     reason = "the faces were perturbed (jpeg:3)"
     assert reason in read_result(level / "result.json").ineligible
     assert reason not in read_result(perturbed / "result.json").ineligible
-    answer = call("leaderboard", "add", level / "result.json", "--results", tmp_path / "results", expect=1)
+    answer = call("leaderboard", "add", level / "result.json", "--folder", tmp_path, expect=1)
     assert reason in answer.stderr.replace("\n", " ")
     assert not (tmp_path / "results").exists()
 

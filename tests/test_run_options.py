@@ -134,7 +134,7 @@ def test_a_model_with_options_is_another_row_in_every_place_that_names_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfad_bench.records.selection._departures", lambda *_: [])  # of 60 faces instead of 720
-    runs, results = tmp_path / "runs", tmp_path / "leaderboard" / "results"
+    runs = tmp_path / "runs"
     run(data, runs)
     run(data, runs, "--set", "pooling=max", "--set", "dropout=0.25", "--set", "width=4")
     name = f"{MODEL}+dropout=0.25+pooling=max"
@@ -146,9 +146,9 @@ def test_a_model_with_options_is_another_row_in_every_place_that_names_it(
     assert read_metadata(tuned / "model.safetensors")["model"] == {"name": MODEL, "options": result.config["options"]}
     assert read_result(plain / "result.json").config["options"] == {}
     assert read_metadata(plain / "model.safetensors")["model"] == {"name": MODEL, "options": {}}
-    call("leaderboard", "add", plain / "result.json", tuned / "result.json", "--results", results)
-    assert {path.stem for path in (results / "demo").iterdir()} == {MODEL, name}
-    call("leaderboard", "build", "--results", results, "--output", tmp_path / "leaderboard")
+    call("leaderboard", "add", plain / "result.json", tuned / "result.json", "--folder", tmp_path / "leaderboard")
+    assert {path.stem for path in (tmp_path / "leaderboard" / "results" / "demo").iterdir()} == {MODEL, name}
+    call("leaderboard", "build", "--folder", tmp_path / "leaderboard")
     page = (tmp_path / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
     assert name.replace("_", r"\_") in page
     call("compare", plain, tuned)

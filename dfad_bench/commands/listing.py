@@ -50,7 +50,7 @@ def list_(
 
 
 def schema(
-    name: Annotated[str, typer.Argument(help="result, predictions, comparison, robustness, seeds or gaze-fid.")],
+    name: Annotated[str, typer.Argument(help="result, predictions, comparison, robustness, pairs, seeds or gaze-fid.")],
 ) -> None:
     """Print the JSON Schema of what is written: of a predictions file, that of the JSON in its footer."""
     from dfad_bench.records.schemas import json_schema

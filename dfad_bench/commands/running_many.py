@@ -47,8 +47,8 @@ def run_many(
     if format is Format.human:
         show(_plan_table(cells))
     console.note(
-        f"{len(waiting)} of {len(cells)} to do, {told_time(sum(cell.seconds or 0.0 for cell in waiting))} at most, "
-        "scoring not counted."
+        f"{len(waiting)} of {len(cells)} to do, {told_time(sum(cell.seconds or 0.0 for cell in waiting))} "
+        "if no training ends early; scoring comes on top."
     )
     if not dry_run:
         cells = list(run_cells(cells, perturbations, console.progress, console.note))
@@ -88,21 +88,22 @@ def _is_complete(cell: Cell) -> bool:
 
 
 def _plan_table(cells: Sequence[Cell]) -> Table:
-    """Return one row per model, protocol and state; what waits comes first."""
-    from dfad_bench.publish.tables import NONE, Table
+    """Return one row per model, protocol and state; reasons that several share stand below once."""
+    from dfad_bench.publish.tables import NONE, Notes, Table
     from dfad_bench.work_list import told_time
 
     def key(cell: Cell) -> tuple[str, str, str, str]:
-        return cell.request.protocol, cell.state, cell.name, cell.why or NONE
+        return cell.request.protocol, cell.state, cell.name, cell.why or ""
 
-    rows = []
+    rows, notes = [], Notes()
     for (protocol, state, name, why), alike in itertools.groupby(sorted(cells, key=key), key=key):
         group = list(alike)
         seeds = ", ".join(str(cell.request.seed) for cell in group)
         seconds = sum(cell.seconds or 0.0 for cell in group)
-        rows.append((name, protocol, seeds, state, told_time(seconds) if state == "to do" else NONE, why))
-    columns = ("model", "protocol", "seeds", "state", "time at most", "why")
-    return Table(f"{len(cells)} cells", columns, tuple(rows))
+        told = f"{state} {notes.mark(why.removesuffix('.'))}" if why else state
+        rows.append((name, protocol, seeds, told, told_time(seconds) if state == "to do" else NONE))
+    columns = ("model", "protocol", "seeds", "state", "time")
+    return Table(f"{len(cells)} cells", columns, tuple(rows), tuple(notes.lines()))
 
 
 def _write_seeds(cells: Sequence[Cell]) -> Iterator[tuple[Table, dict[str, Any]]]:
@@ -127,6 +128,6 @@ def _as_json(cell: Cell) -> dict[str, Any]:
         "seed": cell.request.seed,
         "state": cell.state,
         "why": cell.why,
-        "seconds_at_most": cell.seconds,
+        "seconds": cell.seconds,
         "folder": None if folder is None else str(folder),
     }

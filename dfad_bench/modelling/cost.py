@@ -30,7 +30,7 @@ class Cost:
     predict: float
 
     def seconds(self, selection: Selection, recipe: Recipe) -> float:
-        """Return the seconds that a run takes at most: fewer where training ends early; scoring is not counted."""
+        """Return the seconds that a run's faces take if training does not end early; the files of an epoch come on top."""
         trained, chosen = int(selection.train.num_rows), int(selection.val.num_rows)
         learning = recipe.epochs * (trained * self.train + chosen * self.predict) if self.train else 0.0
         return learning + (chosen + selection.test_faces) * self.predict

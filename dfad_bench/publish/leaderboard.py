@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.publish.pairs import groups_table
 from dfad_bench.publish.ranking import leaderboard_table
+from dfad_bench.publish.seeds import seeds_table
 from dfad_bench.publish.tables import Table, markdown
 from dfad_bench.records.json_files import write_text
+from dfad_bench.records.pairs import read_pairs
 from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_result
+from dfad_bench.records.seeds import read_seeds
 
 SCHEMA_VERSION = 2
+RESULTS, SEEDS, PAIRS = "results", "seeds", "pairs"
+"""Folders of a leaderboard: <protocol>/<model>.json, and per protocol what seeds and what pairs of models say."""
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 _FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _MODEL_NAME = re.compile(rf"{_FILE_NAME.pattern}(\+[A-Za-z0-9_]+=[A-Za-z0-9._-]*)*")
 """A file name, then options that differ from the model's defaults."""
-_HEAD = "# Leaderboard\n\nWritten by `dfad-bench leaderboard build` from `results/`; edits are lost.\n\n"
+_HEAD = "# Leaderboard\n\nWritten by `dfad-bench leaderboard build` from `results/`, `pairs/` and `seeds/`; edits are lost.\n\n"
 
 
 def add(result: Path, results: Path) -> Path:
@@ -93,17 +99,23 @@ def tables(results: Sequence[Result]) -> list[Table]:
     return made
 
 
-def build(results: Path, out: Path) -> list[Path]:
-    """Write ``leaderboard.md`` and ``leaderboard.json`` from the results; the same results give the same bytes."""
-    found = collect(results)
-    page, data = out / "leaderboard.md", out / "leaderboard.json"
-    write_text(page, _HEAD + _page(found))
+def build(folder: Path) -> list[Path]:
+    """Write ``leaderboard.md`` and ``leaderboard.json`` from a leaderboard's results; the same ones give the same bytes."""
+    found = collect(folder / RESULTS)
+    page, data = folder / "leaderboard.md", folder / "leaderboard.json"
+    write_text(page, _HEAD + _page([*tables(found), *further_tables(folder)]))
     write_text(data, _long_form(found))
     return [page, data]
 
 
-def _page(results: Sequence[Result]) -> str:
-    return "\n".join(markdown(table) for table in tables(results)) or "No result yet.\n"
+def further_tables(folder: Path) -> list[Table]:
+    """Return, for every protocol that has them, the significance groups and what models score over seeds."""
+    groups = [groups_table(read_pairs(path)) for path in sorted((folder / PAIRS).glob("*.json"))]
+    return [*groups, *(seeds_table(read_seeds(path)) for path in sorted((folder / SEEDS).glob("*.json")))]
+
+
+def _page(found: Sequence[Table]) -> str:
+    return "\n".join(markdown(table) for table in found) or "No result yet.\n"
 
 
 def _long_form(results: Sequence[Result]) -> str:
@@ -149,8 +161,8 @@ def _long_form(results: Sequence[Result]) -> str:
     )
 
 
-def update_readme(readme: Path, results: Path) -> Path:
-    """Put the tables between the leaderboard markers of a README, leave every other byte, and return its path.
+def update_readme(readme: Path, folder: Path) -> Path:
+    """Put a leaderboard's tables of results between the markers of a README, leave every other byte, return its path.
 
     Raises UsageError where the file is missing, DataError where the two markers do not stand there once, in order.
     """
@@ -161,5 +173,5 @@ def update_readme(readme: Path, results: Path) -> Path:
         raise DataError(f"{readme} must hold {BEGIN} and, below it, {END}, each once.")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_text(readme, f"{before}{BEGIN}\n\n{_page(collect(results))}\n{END}{after}")
+    write_text(readme, f"{before}{BEGIN}\n\n{_page(tables(collect(folder / RESULTS)))}\n{END}{after}")
     return readme

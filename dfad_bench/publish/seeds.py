@@ -42,12 +42,13 @@ def seeds_table(record: SeedsRecord) -> Table:
     ]
     told = [
         "Mean over seeds ± standard deviation between them, and a 95 % interval over faces and seeds, in percent; each value "
-        f"is a mean over groups, face by face. Ranks are by {_named(first)}, seed by seed, among models that have all seeds."
+        f"is a mean over groups, face by face. Ranks are by {mean_name(*first)}, seed by seed, among models that have all "
+        "seeds."
     ]
     told += _firmness([stable[key] for key in (first, second) if key in stable])
     return Table(
         title=f"{record.protocol.name} v{record.protocol.version} over seeds",
-        columns=("ranks", "model", "seeds", *map(_named, keys)),
+        columns=("ranks", "model", "seeds", *(mean_name(*key) for key in keys)),
         rows=tuple(rows),
         notes=(*notes.lines(), *told, *warned(record.protocol.warning)),
     )
@@ -62,8 +63,8 @@ def _columns(subset: str, levels: Sequence[str]) -> list[Key]:
     return [*attributed, *(("detection", metric, "authenticity", subset) for metric in ("auc", "accuracy@val"))]
 
 
-def _named(key: Key) -> str:
-    task, metric, level, subset = key
+def mean_name(task: str, metric: str, level: str, subset: str) -> str:
+    """Return what a mean over groups is called at the head of a column."""
     if task == "attribution":
         return f"{subset} ACC {level_name(level)} %"
     return f"{subset} {'AUC' if metric == 'auc' else 'ACC@val'} %"
@@ -98,7 +99,7 @@ def _firmness(stabilities: Sequence[RankStability]) -> list[str]:
         firm = sum(len(set(ranks)) == 1 for ranks in each.ranks.values())
         agreement = "undefined" if each.concordance is None else f"{each.concordance:.2f}"
         told.append(
-            f"Order by {_named(_key(each))} over {len(each.seeds)} seeds: Kendall's W {agreement} (1: always the same order); "
-            f"{firm} of {len(each.ranks)} models keep their rank; first at least once: {', '.join(best)}."
+            f"Order by {mean_name(*_key(each))} over {len(each.seeds)} seeds: Kendall's W {agreement} (1: always the same "
+            f"order); {firm} of {len(each.ranks)} models keep their rank; first at least once: {', '.join(best)}."
         )
     return told

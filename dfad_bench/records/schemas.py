@@ -6,7 +6,7 @@ from typing import Any
 
 from dfad_bench.config import Strict
 from dfad_bench.errors import UnknownName
-from dfad_bench.records import comparison, gaze_fid, predictions, results, robustness, seeds
+from dfad_bench.records import comparison, gaze_fid, pairs, predictions, results, robustness, seeds
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,6 +15,7 @@ RECORDS: dict[str, tuple[type[Strict], int]] = {
     "predictions": (predictions.Context, predictions.SCHEMA_VERSION),
     "comparison": (comparison.Comparison, comparison.SCHEMA_VERSION),
     "robustness": (robustness.RobustnessRecord, robustness.SCHEMA_VERSION),
+    "pairs": (pairs.PairsRecord, pairs.SCHEMA_VERSION),
     "seeds": (seeds.SeedsRecord, seeds.SCHEMA_VERSION),
     "gaze-fid": (gaze_fid.GazeFidReport, gaze_fid.SCHEMA_VERSION),
 }

@@ -277,8 +277,8 @@ def _difference(sides: _Sides, metric: str, a: Answer, b: Answer, strata: NDArra
     }
     if a.score.value is None or b.score.value is None:
         return Difference(**common, reason=_missing(a.score.reason, b.score.reason))
-    difference = float(_rounded(np.asarray(a.score.value - b.score.value)))
-    resampled = _resampled(difference, a, b, clusters, strata)
+    difference = value_difference(a.score.value, b.score.value)
+    resampled = resampled_difference(difference, a, b, clusters, strata)
     closed: dict[str, Any] = {}
     if test == "delong":
         closed["delong"] = _delong(sides)
@@ -302,15 +302,24 @@ def _missing(a: str | None, b: str | None) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in (("A", a), ("B", b)) if reason is not None)
 
 
+def value_difference(a: float, b: float) -> float:
+    """Return a − b, 0 where only the last bits differ."""
+    return float(_rounded(np.asarray(a - b)))
+
+
 def _rounded(values: Replicates) -> Replicates:
     """Return differences [...], 0 where only the last bits differ."""
     return np.where(np.abs(values) <= _LAST_BITS, 0.0, values)
 
 
-def _resampled(
+def resampled_difference(
     difference: float, a: Answer, b: Answer, clusters: int | None, strata: NDArray[np.intp] | None
 ) -> dict[str, Any]:
-    """Return the interval of a difference and its p-value by resampling, or why there is none."""
+    """Return the interval of a difference a − b and its p-value by resampling, or why there is none.
+
+    a, b: answers of two models to one question in the same resamples; strata: of the jackknife's deletions, None without
+    resamples. The fields are those of ``Difference``: ``low``, ``high``, ``interval``, ``no_interval``, ``bootstrap``.
+    """
     if a.draws is None or b.draws is None or strata is None:
         return {"no_interval": NO_RESAMPLES, "bootstrap": BootstrapTest(reason=NO_RESAMPLES)}
     if clusters is not None and clusters < 2:

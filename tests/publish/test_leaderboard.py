@@ -56,7 +56,7 @@ def test_a_model_with_options_is_a_row_of_its_own_and_nothing_else_may_follow_it
     names = ["xception", "xception+depth=3", "xception+depth=3+tower=ViT-B_16.pt"]
     results = filled(tmp_path, *map(a_result, names))
     assert [each.model.name for each in collect(results)] == names
-    page = build(results, tmp_path)[0].read_text(encoding="utf-8")
+    page = build(results.parent)[0].read_text(encoding="utf-8")
     escaped = [name.replace("_", r"\_") for name in names]
     assert all(f"| {name} |" in page for name in escaped)
     for name in ("xception+", "xception+depth", "xception+depth=a/b", "xception+=3", "xception+depth=3+", "+depth=3"):
@@ -134,18 +134,18 @@ def test_different_faces_and_versions_are_never_in_one_table() -> None:
 
 def test_building_twice_gives_the_same_bytes_whatever_the_order_of_adding(tmp_path: Path) -> None:
     one, two = a_result("a"), a_result("b", ineligible=["dirty"])
-    first = build(filled(tmp_path / "1", one, two), tmp_path / "1")
-    second = build(filled(tmp_path / "2", two, one), tmp_path / "2")
+    first = build(filled(tmp_path / "1", one, two).parent)
+    second = build(filled(tmp_path / "2", two, one).parent)
     assert [path.name for path in first] == ["leaderboard.md", "leaderboard.json"]
     before = [path.read_bytes() for path in first]
     assert [path.read_bytes() for path in second] == before
-    build(tmp_path / "1" / "results", tmp_path / "1")
+    build(tmp_path / "1")
     assert [path.read_bytes() for path in first] == before
 
 
 def test_the_json_holds_every_mean_and_pooled_score_with_its_run(tmp_path: Path) -> None:
     results = filled(tmp_path, a_result("a"), a_result("b", ineligible=["dirty"]))
-    built = json.loads(build(results, tmp_path)[1].read_text(encoding="utf-8"))
+    built = json.loads(build(results.parent)[1].read_text(encoding="utf-8"))
     assert built["schema_version"] == 2
     assert [(run["model"], run["ineligible"]) for run in built["runs"]] == [("a", []), ("b", ["dirty"])]
     stored = [s for s in read_result(results / "demo" / "a.json").scores if s.group in ("mean", "pooled")]
@@ -155,7 +155,7 @@ def test_the_json_holds_every_mean_and_pooled_score_with_its_run(tmp_path: Path)
 
 def test_the_page_holds_each_table_and_its_warning(tmp_path: Path) -> None:
     results = filled(tmp_path, a_result(protocol=a_protocol(warning="beware")), a_result(protocol=a_protocol("other")))
-    page = build(results, tmp_path)[0].read_text(encoding="utf-8")
+    page = build(results.parent)[0].read_text(encoding="utf-8")
     assert "### demo v1\n" in page
     assert "### other v1\n" in page
     assert "- Warning: beware\n" in page
@@ -163,7 +163,7 @@ def test_the_page_holds_each_table_and_its_warning(tmp_path: Path) -> None:
 
 def test_no_result_is_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    assert "No result yet." in build(tmp_path / "results", tmp_path)[0].read_text(encoding="utf-8")
+    assert "No result yet." in build(tmp_path)[0].read_text(encoding="utf-8")
 
 
 # --- the README ----------------------------------------------------------------------------------------------------
@@ -174,12 +174,12 @@ def test_only_the_region_between_the_markers_is_replaced(tmp_path: Path) -> None
     readme = tmp_path / "README.md"
     before, after = "# Title\r\n\r\ntext ü  \n", "\n\nmore\n\n\n"
     readme.write_bytes(f"{before}{BEGIN}\nold table\n{END}{after}".encode())
-    assert update_readme(readme, results) == readme
+    assert update_readme(readme, results.parent) == readme
     once = readme.read_bytes()
     assert once.decode().startswith(f"{before}{BEGIN}\n\n### demo v1\n")
     assert once.decode().endswith(f"{END}{after}")
     assert b"old table" not in once
-    update_readme(readme, results)
+    update_readme(readme, results.parent)
     assert readme.read_bytes() == once
 
 
@@ -205,9 +205,9 @@ def test_publishing_needs_no_torch() -> None:
 def test_the_committed_tables_are_those_of_the_committed_results(repository: Path, tmp_path: Path) -> None:
     results = repository / "leaderboard" / "results"
     assert all(not each.ineligible for each in collect(results))
-    for path in build(results, tmp_path):
+    for path in build(results.parent):
         assert path.read_bytes() == (repository / "leaderboard" / path.name).read_bytes(), "run 'make leaderboard'"
     readme = tmp_path / "README.md"
     readme.write_bytes((repository / "README.md").read_bytes())
-    update_readme(readme, results)
+    update_readme(readme, results.parent)
     assert readme.read_bytes() == (repository / "README.md").read_bytes(), "run 'make leaderboard'"

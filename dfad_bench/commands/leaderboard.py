@@ -1,0 +1,113 @@
+"""The commands ``leaderboard …``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfad_bench import console
+from dfad_bench.commands.options import FormatOption, show
+from dfad_bench.console import Format
+
+if TYPE_CHECKING:
+    from dfad_bench.records.predictions import Predictions
+
+app = typer.Typer(no_args_is_help=True, help="Collect results and write the tables.")
+FolderOption = Annotated[Path, typer.Option("--folder", help="Where the leaderboard lies.")]
+_FOLDER = Path("leaderboard")
+
+
+@app.command()
+def add(
+    results: Annotated[list[Path], typer.Argument(help="The result.json of finished runs.")],
+    folder: FolderOption = _FOLDER,
+) -> None:
+    """Copy results onto the leaderboard; a limited, dirty or incomplete one is refused with its reasons."""
+    from dfad_bench.publish import leaderboard
+
+    for result in results:
+        console.note(f"added {leaderboard.add(result, folder / leaderboard.RESULTS)}")
+
+
+@app.command()
+def seeds(
+    results: Annotated[list[Path], typer.Argument(help="The result.json of runs that differ in model and seed.")],
+    folder: FolderOption = _FOLDER,
+    format: FormatOption = Format.human,
+) -> None:
+    """Put what models score over several seeds onto the leaderboard, and how firm their order is."""
+    from dfad_bench.publish import leaderboard
+    from dfad_bench.publish.seeds import seeds_table
+    from dfad_bench.records.results import read_result
+    from dfad_bench.records.seeds import write_seeds
+    from dfad_bench.scoring.seeds import over_seeds
+
+    record = over_seeds([read_result(path) for path in results])
+    path = folder / leaderboard.SEEDS / f"{record.protocol.name}.json"
+    write_seeds(path, record)
+    if format is Format.json:
+        console.show_json(record.model_dump())
+    else:
+        show(seeds_table(record))
+    console.note(f"Wrote {path}.")
+
+
+@app.command()
+def pairs(
+    results: Annotated[
+        list[Path], typer.Argument(help="The result.json of one run of each model, predictions beside it.")
+    ],
+    folder: FolderOption = _FOLDER,
+    resamples: Annotated[int, typer.Option("--resamples", min=0, max=100_000)] = 1000,
+    format: FormatOption = Format.human,
+) -> None:
+    """Test every pair of models on the same faces, and group those that nobody can tell apart."""
+    from dfad_bench.publish import leaderboard
+    from dfad_bench.publish.pairs import groups_table
+    from dfad_bench.records.pairs import write_pairs
+    from dfad_bench.records.results import read_result
+    from dfad_bench.scoring.pairs import all_pairs
+    from dfad_bench.scoring.score import Options
+
+    runs = [(read_result(path), partial(_predictions, path)) for path in results]
+    with console.progress("scoring models in the same resamples") as bar:
+        record = all_pairs(runs, Options(resamples), bar)
+    path = folder / leaderboard.PAIRS / f"{record.protocol.name}.json"
+    write_pairs(path, record)
+    if format is Format.json:
+        console.show_json(record.model_dump())
+    else:
+        show(groups_table(record))
+    console.note(f"Wrote {path}.")
+
+
+@app.command()
+def build(
+    folder: FolderOption = _FOLDER,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Also renew the leaderboard region of this file.")
+    ] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Write the leaderboard's pages from its results, seeds and pairs."""
+    from dfad_bench.publish import leaderboard
+
+    written = leaderboard.build(folder)
+    if readme is not None:
+        written.append(leaderboard.update_readme(readme, folder))
+    if format is Format.json:
+        console.show_json([str(path) for path in written])
+    else:
+        for table in leaderboard.tables(leaderboard.collect(folder / leaderboard.RESULTS)):
+            show(table)
+        console.note(f"Wrote {', '.join(map(str, written))}.")
+
+
+def _predictions(result: Path) -> Predictions:
+    from dfad_bench.records.comparison import find_predictions
+    from dfad_bench.records.predictions import read_predictions
+
+    return read_predictions(find_predictions(result))
