@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+_AROUND = 3
+"""Characters that a column takes beside its cells."""
+_LONGEST_WORD = 24
+
 
 class Format(StrEnum):
     """How data is printed."""
@@ -26,7 +31,8 @@ class Format(StrEnum):
 
 
 _PIPED_WIDTH = 160
-out = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+# Where it is no terminal, Rich would take 80 columns, or what the environment variable COLUMNS says.
+out = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPED_WIDTH)
 err = Console(stderr=True)
 
 
@@ -45,21 +51,61 @@ def show_json(data: Any) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Iterable[str] = ()) -> None:
-    """Print a table and its notes; columns of numbers are right-aligned, nothing in a cell is read as markup."""
+    """Print a table and its notes; columns of numbers are right-aligned, nothing in a cell is read as markup.
+
+    One that is too wide for the terminal is continued below: each part begins with the columns that say what a row is.
+    """
     listed = [[str(cell) for cell in row] for row in rows]
-    natural = sum(max(map(len, cells)) + 3 for cells in zip(columns, *listed, strict=True))
-    table = Table()
-    for index, column in enumerate(columns):
-        numbers = bool(listed) and all(_is_number(row[index]) for row in listed)
-        # A word a line, where the table is too wide: Rich would rather break words than make a column narrow.
-        header = column if natural < out.width else "\n".join(column.split())
-        table.add_column(escape(header), justify="right" if numbers else "left", overflow="fold")
-    for row in listed:
-        table.add_row(*map(escape, row))
     out.print(title, markup=False, highlight=False, style="bold")
-    out.print(table)
+    for part in _parts(columns, listed, out.width):
+        out.print(_drawn([columns[index] for index in part], [[row[index] for index in part] for row in listed]))
     for each in notes:
         out.print(each, markup=False, highlight=False, style="dim")
+
+
+def _parts(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Return the columns of each part of a table, by their indices."""
+    least = [max(map(_least_width, cells)) + _AROUND for cells in zip(columns, *rows, strict=True)]
+    names = next((i for i in range(len(columns)) if not all(_is_number(row[i]) for row in rows)), 0) + 1
+    key = list(range(names))
+    parts: list[list[int]] = [[*key]]
+    for index in range(names, len(columns)):
+        if len(parts[-1]) > names and 1 + sum(least[each] for each in (*parts[-1], index)) > width:
+            parts.append([*key])
+        parts[-1].append(index)
+    return parts
+
+
+def _least_width(cell: str) -> int:
+    """Return how narrow a cell can be without a word broken, as far as words are no longer than a few numbers."""
+    return min(max(map(len, cell.split()), default=0), _LONGEST_WORD)
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    cells = list(zip(columns, *rows, strict=True))
+    natural = [max(map(len, each)) for each in cells]
+    fits = 1 + sum(natural) + _AROUND * len(columns) <= out.width
+    table = Table()
+    for index, width in enumerate(natural if fits else _narrowed(natural, cells)):
+        numbers = bool(rows) and all(_is_number(row[index]) for row in rows)
+        # A word a line, where the table is too wide for its headers.
+        header = columns[index] if fits else "\n".join(columns[index].split())
+        table.add_column(escape(header), justify="right" if numbers else "left", overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _narrowed(natural: Sequence[int], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return widths that break no word where there is room for that; what is over goes where most is folded.
+
+    Rich would rather break words than leave another column wide.
+    """
+    widths = [max(map(_least_width, each)) for each in cells]
+    for _ in range(out.width - 1 - sum(widths) - _AROUND * len(widths)):
+        missing = [full - width for full, width in zip(natural, widths, strict=True)]
+        widths[missing.index(max(missing))] += max(missing) > 0
+    return widths
 
 
 def _is_number(cell: str) -> bool:
