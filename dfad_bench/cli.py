@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import gaze, leaderboard, listing, running, scoring
+from dfad_bench.commands import exporting, gaze, leaderboard, listing, reporting, running, scoring
 from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
 from dfad_bench.console import Format
 from dfad_bench.errors import FAILED, INTERRUPTED, DfadError, UsageError
@@ -44,6 +44,7 @@ app = typer.Typer(
     help="Prepare faces, run models, score them, publish the table. Face-forgery attribution and detection, recomputable.",
 )
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(exporting.app, name="export")
 
 
 def _version(asked: bool) -> None:
@@ -89,6 +90,7 @@ app.command()(running.run)
 app.command()(scoring.score)
 app.command()(scoring.compare)
 app.command("gaze-fid")(gaze.gaze_fid)
+app.command()(reporting.report)
 
 
 @app.command()

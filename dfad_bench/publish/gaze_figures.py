@@ -83,7 +83,7 @@ def _generator_figure(
     figure = Figure(figsize=(9, 3.4 + 0.6 * (len(kinds) - 1)), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.25))
     left, right = halves
-    _densities(left.subplots(), faces, sides, row)
+    densities(left.subplots(), faces, sides)
     strips = right.subplots(2 * len(kinds) + 1, SHOWN, squeeze=False)
     for number, (name, rows) in enumerate(kinds):
         _faces(strips[2 * number : 2 * number + 2], faces, _first(faces, rows, report.seed), name)
@@ -96,7 +96,8 @@ def _generator_figure(
     return figure
 
 
-def _densities(axes: Axes, faces: GazeFaces, sides: Sides, row: GeneratorRow) -> None:
+def densities(axes: Axes, faces: GazeFaces, sides: Sides) -> None:
+    """Draw where the real and the fake faces of a comparison look, in degrees: areas and lines that hold 50 % and 90 %."""
     real, fake = (np.degrees(faces.angles[rows])[:, ::-1] for rows in (sides.real, sides.fake))  # yaw, pitch
     both = np.concatenate([real, fake])
     low, high = np.quantile(both, 0.005, axis=0), np.quantile(both, 0.995, axis=0)

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dfad_bench import registry
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.prepare.options import build_source
+from dfad_bench.publish.formats import csv, latex
 from dfad_bench.publish.pairs import groups_table
 from dfad_bench.publish.ranking import leaderboard_table
 from dfad_bench.publish.seeds import seeds_table
+from dfad_bench.publish.site import site
 from dfad_bench.publish.tables import Table, markdown
 from dfad_bench.records.json_files import write_text
 from dfad_bench.records.pairs import read_pairs
 from dfad_bench.records.results import MEAN, POOLED, Result, read_result, write_result
 from dfad_bench.records.seeds import read_seeds
+from dfad_bench.taxonomy import Generator, known
 
 SCHEMA_VERSION = 2
 RESULTS, SEEDS, PAIRS = "results", "seeds", "pairs"
@@ -100,18 +105,37 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 
 def build(folder: Path) -> list[Path]:
-    """Write ``leaderboard.md`` and ``leaderboard.json`` from a leaderboard's results; the same ones give the same bytes."""
+    """Write a leaderboard's pages from its results, pairs and seeds; the same ones give the same bytes.
+
+    ``index.html`` sorts, filters and compares; ``leaderboard.md``, ``.csv`` and ``.tex`` hold the tables, ``leaderboard.json``
+    the means and pooled scores.
+    """
     found = collect(folder / RESULTS)
-    page, data = folder / "leaderboard.md", folder / "leaderboard.json"
-    write_text(page, _HEAD + _page([*tables(found), *further_tables(folder)]))
-    write_text(data, _long_form(found))
-    return [page, data]
+    pairs = [read_pairs(path) for path in sorted((folder / PAIRS).glob("*.json"))]
+    seeds = [read_seeds(path) for path in sorted((folder / SEEDS).glob("*.json"))]
+    further = [*map(groups_table, pairs), *map(seeds_table, seeds)]
+    links = {(each.protocol.name, each.model.name): _link(each) for each in found}
+    texts = {
+        "index.html": site(found, seeds, pairs, links=links, taxonomy=known().extended(_declared(found))),
+        "leaderboard.md": _HEAD + _page([*tables(found), *further]),
+        "leaderboard.csv": csv(found),
+        "leaderboard.tex": latex(found),
+        "leaderboard.json": _long_form(found),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
 
 
-def further_tables(folder: Path) -> list[Table]:
-    """Return, for every protocol that has them, the significance groups and what models score over seeds."""
-    groups = [groups_table(read_pairs(path)) for path in sorted((folder / PAIRS).glob("*.json"))]
-    return [*groups, *(seeds_table(read_seeds(path)) for path in sorted((folder / SEEDS).glob("*.json")))]
+def _link(result: Result) -> str:
+    return f"{RESULTS}/{result.protocol.name}/{result.model.name}.json"
+
+
+def _declared(results: Sequence[Result]) -> list[Generator]:
+    """Return the generators of the results' own sources that need no data to say which they are, such as the demo's."""
+    names = {name for each in results for name in each.data} & registry.entries("sources").keys()
+    sources = [build_source(name, []) for name in sorted(names)]
+    return [each for source in sources if not source.needs_root for each in source.generators(None)]
 
 
 def _page(found: Sequence[Table]) -> str:

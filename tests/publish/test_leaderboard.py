@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,11 @@ def filled(folder: Path, *results: Result) -> Path:
     for result in results:
         place(a_file(folder, result), folder / "results")
     return folder / "results"
+
+
+def built(folder: Path, name: str) -> Path:
+    (found,) = (path for path in build(folder) if path.name == name)
+    return found
 
 
 # --- adding --------------------------------------------------------------------------------------------------------
@@ -56,7 +62,7 @@ def test_a_model_with_options_is_a_row_of_its_own_and_nothing_else_may_follow_it
     names = ["xception", "xception+depth=3", "xception+depth=3+tower=ViT-B_16.pt"]
     results = filled(tmp_path, *map(a_result, names))
     assert [each.model.name for each in collect(results)] == names
-    page = build(results.parent)[0].read_text(encoding="utf-8")
+    page = built(results.parent, "leaderboard.md").read_text(encoding="utf-8")
     escaped = [name.replace("_", r"\_") for name in names]
     assert all(f"| {name} |" in page for name in escaped)
     for name in ("xception+", "xception+depth", "xception+depth=a/b", "xception+=3", "xception+depth=3+", "+depth=3"):
@@ -136,7 +142,8 @@ def test_building_twice_gives_the_same_bytes_whatever_the_order_of_adding(tmp_pa
     one, two = a_result("a"), a_result("b", ineligible=["dirty"])
     first = build(filled(tmp_path / "1", one, two).parent)
     second = build(filled(tmp_path / "2", two, one).parent)
-    assert [path.name for path in first] == ["leaderboard.md", "leaderboard.json"]
+    names = ["index.html", "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.json"]
+    assert [path.name for path in first] == names
     before = [path.read_bytes() for path in first]
     assert [path.read_bytes() for path in second] == before
     build(tmp_path / "1")
@@ -145,17 +152,17 @@ def test_building_twice_gives_the_same_bytes_whatever_the_order_of_adding(tmp_pa
 
 def test_the_json_holds_every_mean_and_pooled_score_with_its_run(tmp_path: Path) -> None:
     results = filled(tmp_path, a_result("a"), a_result("b", ineligible=["dirty"]))
-    built = json.loads(build(results.parent)[1].read_text(encoding="utf-8"))
-    assert built["schema_version"] == 2
-    assert [(run["model"], run["ineligible"]) for run in built["runs"]] == [("a", []), ("b", ["dirty"])]
+    board = json.loads(built(results.parent, "leaderboard.json").read_text(encoding="utf-8"))
+    assert board["schema_version"] == 2
+    assert [(run["model"], run["ineligible"]) for run in board["runs"]] == [("a", []), ("b", ["dirty"])]
     stored = [s for s in read_result(results / "demo" / "a.json").scores if s.group in ("mean", "pooled")]
     coordinates = {"protocol": "demo", "protocol_version": 1, "protocol_fingerprint": "sha256:a", "model": "a"}
-    assert built["scores"][: len(stored)] == [coordinates | each.model_dump(exclude_none=True) for each in stored]
+    assert board["scores"][: len(stored)] == [coordinates | each.model_dump(exclude_none=True) for each in stored]
 
 
 def test_the_page_holds_each_table_and_its_warning(tmp_path: Path) -> None:
     results = filled(tmp_path, a_result(protocol=a_protocol(warning="beware")), a_result(protocol=a_protocol("other")))
-    page = build(results.parent)[0].read_text(encoding="utf-8")
+    page = built(results.parent, "leaderboard.md").read_text(encoding="utf-8")
     assert "### demo v1\n" in page
     assert "### other v1\n" in page
     assert "- Warning: beware\n" in page
@@ -163,7 +170,7 @@ def test_the_page_holds_each_table_and_its_warning(tmp_path: Path) -> None:
 
 def test_no_result_is_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    assert "No result yet." in build(tmp_path)[0].read_text(encoding="utf-8")
+    assert "No result yet." in built(tmp_path, "leaderboard.md").read_text(encoding="utf-8")
 
 
 # --- the README ----------------------------------------------------------------------------------------------------
@@ -205,7 +212,8 @@ def test_publishing_needs_no_torch() -> None:
 def test_the_committed_tables_are_those_of_the_committed_results(repository: Path, tmp_path: Path) -> None:
     results = repository / "leaderboard" / "results"
     assert all(not each.ineligible for each in collect(results))
-    for path in build(results.parent):
+    shutil.copytree(repository / "leaderboard", tmp_path / "leaderboard")
+    for path in build(tmp_path / "leaderboard"):
         assert path.read_bytes() == (repository / "leaderboard" / path.name).read_bytes(), "run 'make leaderboard'"
     readme = tmp_path / "README.md"
     readme.write_bytes((repository / "README.md").read_bytes())
