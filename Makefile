@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint format leaderboard benchmarks clean
+.PHONY: demo test lint format leaderboard benchmarks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dfad-bench demo
@@ -33,6 +33,8 @@ leaderboard: $(VENV)/.installed
 	$(BIN)/dfad-bench leaderboard seeds demo/runs/demo/*/seed-*/result.json
 	$(BIN)/dfad-bench leaderboard pairs demo/runs/demo/*/seed-0/result.json
 	$(BIN)/dfad-bench leaderboard build --readme README.md
+	for name in comparison gaze-fid pairs predictions result robustness seeds; do \
+	  $(BIN)/dfad-bench schema $$name > leaderboard/schema/$$name.json; done
 
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/startup.py
@@ -53,6 +55,10 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/gazeclip_ablation.py --data demo/data --runs demo/ablation
 	$(BIN)/python benchmarks/readme.py
 
+# The documentation, into site/.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
 	  echo "dfad-bench needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -67,4 +73,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

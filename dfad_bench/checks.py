@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfad_bench import registry
-from dfad_bench.config import file_sha256
 from dfad_bench.errors import DfadError, UsageError
 
 Bar = Callable[[int, int | None], None]
@@ -66,28 +65,14 @@ def _predictions(target: str, root: Path | None, data: Path, bar: Bar) -> list[s
 
 def _result(target: str, root: Path | None, data: Path, bar: Bar) -> list[str]:
     """Recompute a result's scores from the predictions beside it."""
-    from dfad_bench.records.predictions import read_predictions
-    from dfad_bench.records.results import read_result, same_score
-    from dfad_bench.scoring.score import Options, score
+    from dfad_bench.publish.submission import predictions_beside, recomputed
+    from dfad_bench.records.results import read_result
 
     path = Path(target)
-    predictions = path.with_name("predictions.parquet")
-    result = read_result(path)
+    result, predictions = read_result(path), predictions_beside(path)
     if not predictions.is_file():
-        raise UsageError(f"{path} has no predictions.parquet beside it to recompute its scores from.")
-    if file_sha256(predictions) != result.predictions.sha256:
-        return [f"{predictions} is not the file that {path.name} was computed from"]
-    options = Options(result.scoring.resamples, result.scoring.cluster_by, result.scoring.pooling, result.scoring.seed)
-    recomputed = score(read_predictions(predictions), options, bar).scores
-    differing = [
-        f"{one.task} {one.metric} of {one.subset} {one.group} ({one.level}, {one.unit}) is {one.value}, "
-        f"recomputed from {predictions} it is {again.value}"
-        for one, again in zip(result.scores, recomputed, strict=False)
-        if not same_score(one, again)
-    ]
-    if len(recomputed) != len(result.scores):
-        differing.append(f"{len(result.scores)} scores, recomputed from {predictions} there are {len(recomputed)}")
-    return differing
+        raise UsageError(f"{path} has no {predictions.name} beside it to recompute its scores from.")
+    return recomputed(result, predictions, bar)
 
 
 def _broken(check: Callable[[], object]) -> list[str]:

@@ -67,15 +67,22 @@ def main_options(
 
 
 @app.command()
-def doctor(format: FormatOption = Format.human) -> None:
-    """Look at this installation: versions, GPU, conflicts, plugins, folders."""
+def doctor(
+    verify: Annotated[bool, typer.Option("--verify", help="Hash the published weights that are here.")] = False,
+    runs: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
+    format: FormatOption = Format.human,
+) -> None:
+    """Look at this installation: versions, GPU, conflicts, plugins, weights, folders, and what can run."""
     from dfad_bench.doctor import examine
 
-    findings = examine()
+    findings = examine(verify, runs)
     if format is Format.json:
         console.show_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        console.show_table("doctor", ("what", "status", "detail"), [(f.what, f.status, f.detail) for f in findings])
+        # A file that is missing stands with whatever needs it.
+        told = [f for f in findings if not (f.what.startswith("weights file") and f.status == "note")]
+        shown = [(f.what, f.status, f.detail if f.mend is None else f"{f.detail}\n→ {f.mend}") for f in told]
+        console.show_table("doctor", ("what", "status", "detail"), shown)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(FAILED)
 

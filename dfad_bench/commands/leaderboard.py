@@ -11,6 +11,7 @@ import typer
 from dfad_bench import console
 from dfad_bench.commands.options import FormatOption, show
 from dfad_bench.console import Format
+from dfad_bench.errors import DfadError
 
 if TYPE_CHECKING:
     from dfad_bench.records.predictions import Predictions
@@ -104,6 +105,55 @@ def build(
         for table in leaderboard.tables(leaderboard.collect(folder / leaderboard.RESULTS)):
             show(table)
         console.note(f"Wrote {', '.join(map(str, written))}.")
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Results and predictions, <protocol>/<model>.json and .parquet.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="The leaderboard they are to join.", show_default="the files' own")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A leaderboard that the report compares with.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write what was found as Markdown.")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Hold results against their predictions, their protocol and each other; nothing of a file is run."""
+    from dfad_bench.publish.leaderboard import RESULTS
+    from dfad_bench.publish.pull_request import check_report
+    from dfad_bench.publish.submission import check_submission
+    from dfad_bench.records.json_files import write_text
+
+    with console.progress("recomputing scores") as bar:
+        problems = check_submission(files, bar, None if folder is None else folder / RESULTS)
+    if report is not None:
+        write_text(report, check_report(files, problems, (against or folder or _FOLDER) / RESULTS))
+    if format is Format.json:
+        console.show_json([{"path": str(each.path), "told": each.told} for each in problems])
+    for problem in problems:
+        console.fail(str(problem))
+    if problems:
+        raise DfadError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
+    console.note("Nothing is wrong with them.")
+
+
+@app.command()
+def submit(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the files to send are put.")] = Path("submission"),
+    folder: FolderOption = _FOLDER,
+) -> None:
+    """Put together what a run sends to the leaderboard, and the text of the pull request."""
+    from dfad_bench.publish import leaderboard
+    from dfad_bench.publish.pull_request import branch_commands
+    from dfad_bench.publish.pull_request import submit as prepare
+
+    with console.progress("recomputing scores") as bar:
+        made = prepare(run, output, folder / leaderboard.RESULTS, bar)
+    console.note(f"Wrote {made.result_path}, {made.predictions_path} and {made.text_path}.")
+    for command in branch_commands(made, output.absolute(), Path.cwd()):
+        print(command)
 
 
 def _predictions(result: Path) -> Predictions:
