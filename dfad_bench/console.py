@@ -109,7 +109,7 @@ def _narrowed(natural: Sequence[int], cells: Sequence[Sequence[str]]) -> list[in
 
 
 def _is_number(cell: str) -> bool:
-    return cell.strip("–%[]0123456789.,+- ()") == ""
+    return cell.strip("–±%[]0123456789.,+- ()") == ""
 
 
 def note(message: str) -> None:

@@ -46,10 +46,10 @@ def run_many(
     waiting = [cell for cell in cells if cell.state == "to do"]
     if format is Format.human:
         show(_plan_table(cells))
-    console.note(
-        f"{len(waiting)} of {len(cells)} to do, {told_time(sum(cell.seconds or 0.0 for cell in waiting))} "
-        "if no training ends early; scoring comes on top."
+    ahead = (
+        f", {told_time(sum(cell.seconds or 0.0 for cell in waiting))} if no training ends early; scoring comes on top"
     )
+    console.note(f"{len(waiting)} of {len(cells)} to do{ahead if waiting else ''}.")
     if not dry_run:
         cells = list(run_cells(cells, perturbations, console.progress, console.note))
     records = list(_write_seeds(cells))
@@ -59,7 +59,7 @@ def run_many(
     else:
         for table, _ in records:
             show(table)
-        if not dry_run:
+        if waiting and not dry_run:
             show(_plan_table(cells))
     forgiven = {"needs weights"} if models == ALL else set()
     forgiven |= {"needs data"} if protocols == ALL else set()
