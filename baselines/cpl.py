@@ -133,6 +133,7 @@ def configure(unlabelled: float = 0.5) -> ModelSpec:
         raise ValueError(f"unlabelled is {unlabelled}: it must be 0 or more and less than 1")
     return ModelSpec(
         build=partial(build, unlabelled=unlabelled),
+        light=True,
         inputs=("image",),
         preprocess=Preprocess(size=None, crop=SIZE),
         reference="Sun et al., ICCV 2023, arXiv:2309.11132 (re-implemented from what is public of it)",

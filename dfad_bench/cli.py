@@ -127,7 +127,7 @@ def check(
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where everything is written.")] = Path("demo"),
     faces: Annotated[int, typer.Option("--faces", min=60, help="Demo faces to render.")] = 720,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that render.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that render, then train.")] = 2,
 ) -> None:
     """Prepare the demo faces, run the built-in models, show the leaderboard. No download, no GPU."""
     from dfad_bench.demo import run_demo

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+import torch
 
 from dfad_bench import registry
 from dfad_bench.planning import Request, ShowProgress
@@ -11,11 +17,11 @@ from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
 from dfad_bench.prepare.plan import plan
 from dfad_bench.publish import leaderboard
-from dfad_bench.publish.report import report
+from dfad_bench.publish.report import PAGE, report
 from dfad_bench.publish.scores import result_tables
 from dfad_bench.publish.tables import Table
 from dfad_bench.records.json_files import write_text
-from dfad_bench.run import RESULT, run_model
+from dfad_bench.run import RESULT, Outcome, run_model
 from dfad_bench.types import ModelSpec
 
 
@@ -24,25 +30,51 @@ def run_demo(
 ) -> Iterator[Table]:
     """Prepare ``faces`` demo faces, run our own light models on the demo protocol and yield the tables.
 
-    Every run gets a report, all of them a leaderboard. Finished work is kept.
+    Every run gets a report, all of them a leaderboard. Finished work is kept. workers: processes that render, then train.
     """
     job = build_job("demo", folder / "data", settings=[f"faces={faces}"], workers=workers)
     with progress(f"rendering and preparing {faces} demo faces") as bar:
         prepared = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in prepared.generators)} faces in {prepared.root}.")
     board, reports = folder / "leaderboard", []
-    for model in _light():
-        request = Request(model=model, protocol="demo", data=job.data, runs=folder / "runs", device="cpu")
-        outcome = run_model(request, progress)
+    for outcome in _run_all(_light(), job.data, folder / "runs", workers, progress):
         yield from result_tables(outcome.result)
         leaderboard.place(outcome.folder / RESULT, board / leaderboard.RESULTS)
-        reports.append(outcome.folder / "report.html")
-        with progress(f"reporting {model}") as bar:
-            write_text(reports[-1], report(outcome.folder, faces=job.data, on_progress=bar))
+        reports.append(outcome.folder / PAGE)
     page = leaderboard.build(board)[0]
     yield from leaderboard.tables(leaderboard.collect(board / leaderboard.RESULTS))
     told = "\n".join(f"  {path}" for path in reports)
     note(f"A report of every run:\n{told}\nThe leaderboard, to open in a browser:\n  {page}")
+
+
+def _run_all(models: Sequence[str], data: Path, runs: Path, workers: int, progress: ShowProgress) -> Iterator[Outcome]:
+    """Yield the outcomes in order. Small models leave most of a core idle between two steps, so several run at a time."""
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    # Started anew rather than forked: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with (
+        progress(f"training, testing and reporting {len(models)} models") as bar,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool,
+    ):
+        started = [pool.submit(_run, model, data, runs) for model in models]
+        for done, future in enumerate(started):
+            bar(done, len(models))
+            yield future.result()
+
+
+def _run(model: str, data: Path, runs: Path) -> Outcome:
+    """Run a model on the demo protocol and write its report."""
+    request = Request(model=model, protocol="demo", data=data, runs=runs, device="cpu")
+    outcome = run_model(request, _silently)
+    if not (outcome.finished_before and (outcome.folder / PAGE).is_file()):
+        write_text(outcome.folder / PAGE, report(outcome.folder, faces=data))
+    return outcome
+
+
+def _silently(label: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+    return nullcontext(lambda done, total: None)
 
 
 def _light() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from dfad_bench import registry
 from dfad_bench.errors import DataError
 from dfad_bench.interfaces import FaceDetector, GazeEstimator
+from dfad_bench.modelling.clip import TINY
+from dfad_bench.modelling.options import options_of
 from dfad_bench.records.protocol import load_protocol
 from dfad_bench.taxonomy import known
 from dfad_bench.testing import (
@@ -23,14 +26,20 @@ from dfad_bench.testing import (
     check_perturbation,
     check_source,
 )
-from dfad_bench.types import Annotation, OnDefect
+from dfad_bench.types import Annotation, ModelSpec, OnDefect
 from dfad_bench.weights import find
 from tests.conftest import SHARED
 
 
 @pytest.mark.parametrize("name", registry.entries("models"))
 def test_model(name: str) -> None:
-    check_model(registry.get("models", name))
+    """On small faces, and on CLIP's towers in small, where the model has that as an option: the code is the same."""
+    spec: ModelSpec = registry.get("models", name)
+    options = {each.name: each for each in options_of(spec)}
+    small: dict[str, Any] = {"size": 112} if "size" in options else {}
+    if "backbone" in options and str(options["backbone"].default).startswith("ViT-"):
+        small["backbone"] = TINY
+    check_model(name if not small or spec.configure is None else replace(spec.configure(**small), configure=None))
 
 
 @pytest.mark.parametrize("name", registry.entries("metrics"))

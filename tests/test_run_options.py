@@ -117,6 +117,11 @@ def folder_of(runs: Path, options: str = "") -> Path:
     return runs / "demo" / f"{MODEL}{options}" / "seed-0"
 
 
+def started_from(file: Path) -> str:
+    """Return what a row's name says of a file of the user's that it starts from."""
+    return f"+backbone_weights=sha256-{file_sha256(file)[:12]}"
+
+
 def tower_file(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     torch.save(nn.Linear(3, 4).state_dict(), path)
@@ -257,17 +262,22 @@ def test_a_recipe_that_nothing_can_be_trained_by_is_one_line(
 # --- the backbone --------------------------------------------------------------------------------------------------
 
 
-def test_a_file_of_the_users_is_recorded_with_its_hash_wherever_it_lies(data: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_users_makes_a_row_of_its_own_and_is_recorded_with_its_hash_wherever_it_lies(
+    data: Path, tmp_path: Path
+) -> None:
     mine = tower_file(tmp_path / "mine.pth")
     run(data, tmp_path / "runs", "--backbone-weights", mine)
-    result = read_result(folder_of(tmp_path / "runs") / "result.json")
+    result = read_result(folder_of(tmp_path / "runs", started_from(mine)) / "result.json")
+    assert result.model.name == f"{MODEL}{started_from(mine)}"
     assert result.model.backbone_weights == f"mine.pth sha256:{file_sha256(mine)}"
     assert result.config["backbone_weights"] == f"sha256:{file_sha256(mine)}"
     moved = shutil.copy(mine, tmp_path / "moved.pth")
     assert "finished before" in run(data, tmp_path / "runs", "--backbone-weights", moved).stderr
     other = tower_file(tmp_path / "other.pth", seed=1)
-    assert "differs in backbone_weights" in run(data, tmp_path / "runs", "--backbone-weights", other, expect=2).stderr
-    assert "differs in backbone_weights" in run(data, tmp_path / "runs", expect=2).stderr
+    run(data, tmp_path / "runs", "--backbone-weights", other)
+    run(data, tmp_path / "runs")
+    rows = {path.name for path in (tmp_path / "runs" / "demo").iterdir() if path.is_dir()}
+    assert rows == {MODEL, f"{MODEL}{started_from(mine)}", f"{MODEL}{started_from(other)}"}
 
 
 def test_training_starts_from_the_file(data: Path, tmp_path: Path) -> None:
@@ -275,13 +285,18 @@ def test_training_starts_from_the_file(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path, "--backbone-weights", mine, "--backbone-learning-rate", "0")
     from dfad_bench.modelling.weights import read_tensors
 
-    trained, published = read_tensors(folder_of(tmp_path) / "model.safetensors")[0], torch.load(mine)
+    trained, published = (
+        read_tensors(folder_of(tmp_path, started_from(mine)) / "model.safetensors")[0],
+        torch.load(mine),
+    )
     assert torch.equal(trained["tower.weight"], published["weight"])
 
 
 def test_a_backbone_file_that_would_be_overwritten_is_refused(data: Path, tmp_path: Path) -> None:
-    folder_of(tmp_path).mkdir(parents=True)
-    mine = tower_file(folder_of(tmp_path) / "mine.pth")
+    elsewhere = tower_file(tmp_path / "mine.pth")
+    folder = folder_of(tmp_path, started_from(elsewhere))
+    folder.mkdir(parents=True)
+    mine = elsewhere.rename(folder / "mine.pth")
     answer = run(data, tmp_path, "--backbone-weights", mine, "--overwrite", expect=2)
     assert "lies in the folder of this run" in answer.stderr and mine.is_file()
 
@@ -302,7 +317,7 @@ def test_the_models_own_backbone_is_the_default_and_random_weights_must_be_asked
 ) -> None:
     run(data, tmp_path, "--set", "published=yes", "--offline", expect=1)
     run(data, tmp_path, "--set", "published=yes", "--offline", "--backbone-weights", "none")
-    folder = folder_of(tmp_path, "+published=true")
+    folder = folder_of(tmp_path, "+backbone_weights=none+published=true")
     result = read_result(folder / "result.json")
     assert result.config["backbone_weights"] == "none" and result.model.backbone_weights is None
     weights = shutil.copy(folder / "model.safetensors", tmp_path / "trained.safetensors")

@@ -29,6 +29,7 @@ def report(
     format: FormatOption = Format.human,
 ) -> None:
     """Write a run as one HTML page: curves, groups, confusions, calibration, robustness, gaze, embedding, hardest fakes."""
+    from dfad_bench.publish.report import PAGE
     from dfad_bench.publish.report import report as page
     from dfad_bench.records.json_files import write_text
 
@@ -38,7 +39,7 @@ def report(
     for run in runs:
         with console.progress(f"reporting {run}") as bar:
             text = page(run, faces=data, include_real=include_real, gallery=gallery, on_progress=bar)
-        path = output or run / "report.html"
+        path = output or run / PAGE
         write_text(path, text)
         written.append(path)
     if format is Format.json:

@@ -29,6 +29,8 @@ from dfad_bench.records.robustness import RobustnessRecord, read_robustness
 from dfad_bench.types import REAL
 
 OnProgress = Callable[[int, int | None], None]
+PAGE = "report.html"
+"""What the page is called in the folder of its run."""
 _UNNAMED = ("No folder of prepared sources was named. Write the report again with --data to see them",)
 
 
