@@ -150,6 +150,8 @@ def finished_before(run: Run) -> Outcome | None:
     changed = [key for key, value in wanted.items() if had.get(key) != value]
     if result.protocol.fingerprint != run.selection.fingerprint:
         changed.append("the protocol's faces")
+    if result.model.origin != _origin(run):
+        changed.append("where the model comes from" if not run.entry.is_local_file else "the model's file")
     if changed:
         raise UsageError(
             f"{run.folder} holds a finished run that differs in {shorten(changed)}. "
@@ -312,7 +314,7 @@ def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[st
 def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone | None) -> ModelRecord:
     return ModelRecord(
         name=run.name,
-        origin=run.entry.described if run.entry.is_local_file else run.entry.origin,
+        origin=_origin(run),
         reference=run.spec.reference,
         licence=run.spec.licence,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -322,6 +324,11 @@ def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone
         trained_on=list(run.spec.trained_on),
         inputs=list(run.spec.inputs),
     )
+
+
+def _origin(run: Run) -> str:
+    """Return where the model's code comes from; of a local file with its hash, since it changes from run to run."""
+    return run.entry.described if run.entry.is_local_file else run.entry.origin
 
 
 def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]:

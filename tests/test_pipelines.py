@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
+from dfad_bench import registry
 from dfad_bench.cli import app
 from dfad_bench.modelling.weights import read_tensors, save_tensors
 from dfad_bench.records.manifest import read_manifest
@@ -92,6 +93,19 @@ def test_finished_work_is_not_done_twice_and_another_configuration_is_not_mistak
     run(demo, "chance", "--epochs", "3", runs="twice", expect=2)
     run(demo, "chance", "--epochs", "3", "--overwrite", runs="twice")
     assert (folder / "timing.json").stat().st_mtime_ns != before
+
+
+def test_a_local_model_that_was_changed_is_not_taken_for_what_it_was(demo: Path, tmp_path: Path) -> None:
+    baseline = Path(registry.find("models", "chance").path or "")
+    mine = tmp_path / "mine.py"
+    mine.write_bytes(baseline.read_bytes())
+    where = ("--protocol", "demo", "--data", demo / "data", "--runs", tmp_path / "runs", "--device", "cpu")
+    call("run", "--model", mine, *where)
+    assert "finished before" in call("run", "--model", mine, *where).stderr
+    mine.write_text(mine.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
+    answer = call("run", "--model", mine, *where, expect=2)
+    assert "differs in the model's file" in answer.stderr.replace("\n", " ")
+    call("run", "--model", mine, *where, "--overwrite")
 
 
 def test_given_weights_are_tested_and_nothing_is_trained(demo: Path) -> None:
