@@ -19,8 +19,8 @@ def groups_table(record: PairsRecord) -> Table:
     protocol = record.protocol
     notes = (
         "Groups of models that are not shown to differ from the best of their group: paired bootstrap of the same faces "
-        f"({record.resamples:,} resamples of {record.clusters} clusters), Holm over all pairs, 5 %. Neighbours in different "
-        "groups may still not be shown to differ from each other.",
+        f"({record.resamples:,} resamples of {record.clusters} clusters), adjusted for all pairs (maxT), 5 %. Neighbours in "
+        "different groups may still not be shown to differ from each other.",
         *warned(protocol.warning),
     )
     columns = ("model", *(mean_name(mean.task, mean.metric, mean.level, mean.subset) for mean in means))

@@ -329,8 +329,8 @@ class Builder:
         bounds = None
         if test.low is not None and test.high is not None:
             bounds = sorted(sign * _tenths(each) for each in (test.low, test.high))
-        p = None if test.p_holm is None else "<0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}"
-        is_significant = test.p_holm is not None and test.p_holm < SIGNIFICANT
+        p = None if test.p_adjusted is None else "<0.001" if test.p_adjusted < 0.001 else f"{test.p_adjusted:.3f}"
+        is_significant = test.p_adjusted is not None and test.p_adjusted < SIGNIFICANT
         return [sign * _tenths(test.difference), *(bounds or (None, None)), p, int(is_significant)]
 
 

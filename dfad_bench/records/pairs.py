@@ -23,8 +23,9 @@ class PairedModel(Strict):
 class PairedTest(Strict):
     """One mean over groups of two models on the same faces, in the same resamples of clusters.
 
-    ``difference`` is a − b, a fraction; ``low``, ``high`` its 95 % interval; ``p`` that of the paired bootstrap, ``p_holm``
-    the same adjusted by Holm for all pairs of this mean. What is undefined is None, and ``reason`` says why.
+    ``difference`` is a − b, a fraction; ``low``, ``high`` its 95 % interval; ``p`` that of the paired bootstrap,
+    ``p_adjusted`` one that heeds how many pairs of this mean there are (maxT of the same resamples).
+    What is undefined is None, and ``reason`` says why.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -35,7 +36,7 @@ class PairedTest(Strict):
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    p_holm: float | None = None
+    p_adjusted: float | None = None
     reason: str | None = None
 
 
@@ -43,7 +44,7 @@ class ComparedMean(Strict):
     """All pairs by one mean over groups, face by face.
 
     ``groups``: per model the number of its significance group. Models are taken best first; a group's first member leads it,
-    and one that is significantly worse than the leader (p_holm < 0.05) leads the next. So members of a group are not shown
+    and one that is significantly worse than the leader (p_adjusted < 0.05) leads the next. So members of a group are not shown
     to differ from its leader; two neighbours of different groups may still not be shown to differ.
     """
 

@@ -18,11 +18,11 @@ from dfad_bench.scoring.pairing import check_comparable
 from dfad_bench.scoring.questions import Answer, Asked, OnProgress, answer
 from dfad_bench.scoring.score import Asking, Options
 from dfad_bench.scoring.seeds import HEADLINES
-from dfad_bench.scoring.statistics.paired_tests import holm
+from dfad_bench.scoring.statistics.paired_tests import max_t
 from dfad_bench.scoring.views import Metric
 
 SIGNIFICANT = 0.05
-"""What p must be below, after Holm's adjustment for all pairs, for one model to be called worse than another."""
+"""What p must be below, adjusted for all pairs, for one model to be called worse than another."""
 
 Means = Mapping[tuple[str, str, str, str], Answer]
 """A model's answers by task, metric, level and subset."""
@@ -108,11 +108,10 @@ def _compared(
     known = {name: each.score.value for name, each in answers.items() if each.score.value is not None}
     best_first = sorted(known, key=lambda name: (-known[name], name))
     tests = [_tested(a, b, answers[a], answers[b], strata) for a, b in itertools.combinations(best_first, 2)]
-    # One that has no p counts as p = 1: that it has none is seen only after looking at the data.
-    adjusted = holm([1.0 if test.p is None else test.p for test in tests])
+    adjusted = _adjusted(best_first, answers)
     tests = [
-        test if test.p is None else test.model_copy(update={"p_holm": p})
-        for test, p in zip(tests, adjusted, strict=True)
+        test if test.p is None else test.model_copy(update={"p_adjusted": adjusted.get((test.a, test.b))})
+        for test in tests
     ]
     task, metric, level, subset = key
     told = {"task": task, "metric": metric, "level": level, "subset": subset}
@@ -134,12 +133,23 @@ def _tested(a: str, b: str, one: Answer, other: Answer, strata: NDArray[np.intp]
     )
 
 
+def _adjusted(names: Sequence[str], answers: Mapping[str, Answer]) -> dict[tuple[str, str], float]:
+    """Return p adjusted for all pairs, by pair, where it is defined."""
+    draws = [answers[name].draws for name in names]
+    if not names or any(each is None for each in draws):
+        return {}
+    values = np.array([answers[name].score.value for name in names], dtype=float)
+    p = max_t(values, np.stack([each for each in draws if each is not None]))
+    pairs = itertools.combinations(range(len(names)), 2)
+    return {(names[i], names[j]): float(p[i, j]) for i, j in pairs if np.isfinite(p[i, j])}
+
+
 def significance_groups(best_first: Sequence[str], tests: Sequence[PairedTest]) -> dict[str, int]:
     """Return per model the number of its group, 1 the best; see ``records.pairs.ComparedMean``.
 
     best_first: the models by their value; tests: every pair of them, the better one as ``a``.
     """
-    worse = {(test.a, test.b) for test in tests if test.p_holm is not None and test.p_holm < SIGNIFICANT}
+    worse = {(test.a, test.b) for test in tests if test.p_adjusted is not None and test.p_adjusted < SIGNIFICANT}
     groups: dict[str, int] = {}
     leader, number = None, 0
     for name in best_first:

@@ -55,8 +55,8 @@ def opened(page: Any, tmp_path: Path) -> Any:
     ]
     tested = {name: f"{name:x>64}" for name in ("alpha", "beta", "delta")}
     tests = [
-        PairedTest(a="alpha", b="beta", difference=0.1, low=-0.02, high=0.2, p=0.1, p_holm=0.2),
-        PairedTest(a="delta", b="alpha", difference=-0.8, low=-0.9, high=-0.7, p=0.0001, p_holm=0.0003),
+        PairedTest(a="alpha", b="beta", difference=0.1, low=-0.02, high=0.2, p=0.1, p_adjusted=0.2),
+        PairedTest(a="delta", b="alpha", difference=-0.8, low=-0.9, high=-0.7, p=0.0001, p_adjusted=0.0003),
     ]
     pairs = a_pairs_record(tested, tests, {"alpha": 1, "beta": 1, "delta": 2})
     robust = a_robustness_record("beta", f"{'beta':x>64}", [0.8, 0.7, 0.6, 0.5, 0.4, None])
@@ -149,12 +149,12 @@ def test_a_perturbation_shows_the_values_under_it_and_says_what_was_not_run(open
 def test_two_models_are_compared_in_words(opened: Any) -> None:
     words = opened.locator("#comparison tbody tr").first.locator("td").first
     assert words.inner_text() == (
-        "A is higher by 10.0 points; not shown to differ (95 % interval of A − B: −2.0 to +20.0; Holm p 0.200)"
+        "A is higher by 10.0 points; not shown to differ (95 % interval of A − B: −2.0 to +20.0; adjusted p 0.200)"
     )
     opened.get_by_label("A", exact=True).select_option("delta")
     opened.get_by_label("B", exact=True).select_option("alpha")
     assert words.inner_text() == (
-        "B is higher by 80.0 points; shown to differ (95 % interval of A − B: −90.0 to −70.0; Holm p <0.001)"
+        "B is higher by 80.0 points; shown to differ (95 % interval of A − B: −90.0 to −70.0; adjusted p <0.001)"
     )
     opened.get_by_label("B", exact=True).select_option("gamma")
     assert words.inner_text() == "no paired test"

@@ -237,7 +237,7 @@ def test_a_reported_result_is_marked() -> None:
 
 def test_significance_groups_stand_for_ranks_where_the_predictions_are_the_tested_ones() -> None:
     results = [simple("a", 0.9, "a" * 64), simple("b", 0.8, "b" * 64), simple("c", 0.1, "c" * 64)]
-    tests = [PairedTest(a="b", b="a", difference=-0.1, low=-0.2, high=0.05, p=0.2, p_holm=0.4)]
+    tests = [PairedTest(a="b", b="a", difference=-0.1, low=-0.2, high=0.05, p=0.2, p_adjusted=0.4)]
     record = a_pairs_record({"a": "a" * 64, "b": "b" * 64, "c": "0" * 64}, tests, {"a": 1, "b": 1, "c": 2})
     table = Page(site(results, pairs=[record])).table()
     assert [row["standing"] for row in table["rows"]] == ["group 1", "group 1", "rank 3, not tested"]
@@ -248,7 +248,7 @@ def test_significance_groups_stand_for_ranks_where_the_predictions_are_the_teste
 
 def test_a_record_of_other_predictions_or_faces_is_not_heeded() -> None:
     results = [simple("a", 0.9, "a" * 64), simple("b", 0.8, "b" * 64)]
-    tests = [PairedTest(a="a", b="b", difference=0.1, p_holm=0.01)]
+    tests = [PairedTest(a="a", b="b", difference=0.1, p_adjusted=0.01)]
     stale = a_pairs_record({"a": "0" * 64, "b": "b" * 64}, tests, {"a": 1, "b": 2})
     elsewhere = a_pairs_record({"a": "a" * 64, "b": "b" * 64}, tests, {"a": 1, "b": 2}, a_protocol(version=2))
     table = Page(site(results, pairs=[stale, elsewhere])).table()
@@ -258,7 +258,7 @@ def test_a_record_of_other_predictions_or_faces_is_not_heeded() -> None:
 
 def test_significance_is_not_lost_in_rounding() -> None:
     results = [simple("a", 0.9, "a" * 64), simple("b", 0.8, "b" * 64)]
-    tests = [PairedTest(a="a", b="b", difference=0.1, low=0.01, high=0.2, p=0.0499, p_holm=0.0499)]
+    tests = [PairedTest(a="a", b="b", difference=0.1, low=0.01, high=0.2, p=0.0499, p_adjusted=0.0499)]
     record = a_pairs_record({"a": "a" * 64, "b": "b" * 64}, tests, {"a": 1, "b": 2})
     assert Page(site(results, pairs=[record])).table()["pairs"]["tests"]["unseen.accuracy.family.mean"][0][3:] == [
         "0.050",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2
 
-from dfad_bench.scoring.statistics.paired_tests import holm, mcnemar, paired_bootstrap_p
+from dfad_bench.scoring.statistics.paired_tests import holm, max_t, mcnemar, paired_bootstrap_p
 from dfad_bench.scoring.views import Undefined
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -139,3 +139,44 @@ def test_missing_replicates_are_dropped_while_few() -> None:
     values[:2] = np.nan
     with pytest.raises(Undefined, match="6 of 100 resamples have no value"):
         paired_bootstrap_p(values)
+
+
+# --- all pairs at once ---------------------------------------------------------------------------------------------
+
+
+def test_all_pairs_are_right_by_chance_alone_in_five_of_a_hundred() -> None:
+    """Six numbers that do not differ: how often any of their 15 pairs is called significant."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(6, 6))
+    found = 0
+    for _ in range(400):
+        values = shared @ rng.normal(size=6)
+        draws = values[:, None] + shared @ rng.normal(size=(6, 300))
+        p = max_t(values - values.mean(), draws - values.mean())
+        found += bool((p[np.triu_indices(6, 1)] < 0.05).any())
+    assert 8 <= found <= 34  # 20 expected, within three deviations and a little
+
+
+def test_all_pairs_of_two_numbers_are_the_one_pair() -> None:
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(2, 999))
+    values = np.array([1.5, 0.0])
+    p = max_t(values, draws + values[:, None])
+    t = np.abs(draws[0] - draws[1])
+    expected = (1 + np.count_nonzero(t >= 1.5)) / 1000
+    assert p[0, 1] == p[1, 0] == pytest.approx(expected, abs=0.002)
+
+
+def test_what_never_varies_or_is_undefined_too_often_has_no_p_and_spoils_no_other() -> None:
+    rng = np.random.default_rng(2)
+    draws = rng.normal(size=(4, 200))
+    draws[1] = draws[0]  # alike
+    draws[3, :50] = np.nan
+    values = np.array([0.0, 0.0, 9.0, 0.0])
+    p = max_t(values, draws + values[:, None])
+    assert np.isnan(p[0, 1]) and np.isnan(p[3]).all()
+    assert p[0, 2] == pytest.approx(1 / 201)
+
+
+def test_one_number_has_no_pair() -> None:
+    assert np.isnan(max_t(np.array([1.0]), np.ones((1, 10)))).all()

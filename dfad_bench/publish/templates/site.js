@@ -219,7 +219,7 @@
     const first = difference === 0 ? "A and B are equal to one decimal" : higher;
     const interval = low === null ? "no interval" : `95 % interval of A − B: ${signed(low)} to ${signed(high)}`;
     const verdict = p === null ? "no p-value" : significant ? "shown to differ" : "not shown to differ";
-    return `${first}; ${verdict} (${interval}${p === null ? "" : `; Holm p ${p}`})`;
+    return `${first}; ${verdict} (${interval}${p === null ? "" : `; adjusted p ${p}`})`;
   }
 
   function drawComparison() {
@@ -247,7 +247,7 @@
       return "There is no paired test of these two predictions, so nothing here tells whether they differ: "
         + "run 'dfad-bench compare' on them.";
     }
-    const told = ["Holm p: adjusted for all pairs of models by this mean; below 0.05 two models are shown to differ."];
+    const told = ["Adjusted p: for all pairs of models by this mean (maxT); below 0.05 two models are shown to differ."];
     if (pairs.clusters < DATA.few) {
       told.push(`There are ${pairs.clusters} clusters of faces, fewer than ${DATA.few}: p is too small to be believed.`);
     }

@@ -16,6 +16,7 @@ from dfad_bench.scoring.statistics.intervals import defined_replicates
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 FEW = 25
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +103,32 @@ def paired_bootstrap_p(differences: Floats) -> float:
     defined = defined_replicates(differences)
     fewest = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (fewest + 1) / (len(defined) + 1))
+
+
+def max_t(values: Floats, draws: Floats) -> Floats:
+    """Return p-values [M, M] for all pairs of M numbers, adjusted for how many pairs there are.
+
+    values [M]: the numbers on all data; draws [M, R]: in R resamples that all share, NaN where one has no value. Single-step
+    maxT (Westfall & Young 1993; Romano & Wolf 2005): a difference, in units of its own standard error, is held against the
+    largest one among all pairs in each resample about its value on all data. That heeds how pairs depend on each other, and
+    unlike a step-down over single p-values it can reach 1 / (R + 1) whatever their number. NaN where a number has fewer than
+    95 % of its resamples, and where a difference never varies.
+    """
+    adjusted = np.full((len(values), len(values)), np.nan)
+    sound = np.flatnonzero(np.isfinite(draws).mean(axis=1) >= 0.95)
+    deviations = draws[sound][:, np.isfinite(draws[sound]).all(axis=0)] - values[sound, None]
+    if len(sound) < 2 or deviations.shape[1] < 2:
+        return adjusted
+    covariance = np.cov(deviations)
+    spread = np.diag(covariance)
+    error = np.sqrt(np.maximum(spread[:, None] + spread - 2 * covariance, 0.0))
+    error[error <= _ROUNDING] = np.inf
+    highest = np.zeros(deviations.shape[1])
+    for place in range(len(sound) - 1):
+        apart = np.abs(deviations[place] - deviations[place + 1 :]) / error[place, place + 1 :, None]
+        np.maximum(highest, apart.max(axis=0), out=highest)
+    observed = np.abs(values[sound, None] - values[sound]) / error
+    exceeded = len(highest) - np.searchsorted(np.sort(highest), observed, side="left")
+    p = (1 + exceeded) / (1 + len(highest))
+    adjusted[np.ix_(sound, sound)] = np.where(np.isfinite(error), p, np.nan)
+    return adjusted
