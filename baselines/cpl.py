@@ -16,7 +16,8 @@ those faces are learned from by GLV and CSP only, and no hidden label influences
 learning. New generators get no prototypes: they are looked for afterwards, by dfad-bench's k-means on the recorded
 embedding. From random weights and a few hundred faces it stays near chance (the table in this folder's README), where
 ``resnet18`` does not; keeping the mean prediction spread over the classes did not mend that. The paper's pre-training, which
-is left out, may be what is missing. The fake score is 1 - P(real). Random weights unless ``--backbone-weights imagenet`` is given.
+is left out, may be what is missing. The fake score is 1 - P(real). Random weights unless ``--backbone-weights imagenet``
+is given.
 """
 
 from __future__ import annotations
