@@ -19,6 +19,7 @@ from dfad_bench.cli import app
 from dfad_bench.errors import USAGE
 from dfad_bench.records.comparison import write_comparison
 from dfad_bench.records.gaze_fid import write_report
+from dfad_bench.records.pairs import ComparedMean, PairedModel, PairedTest, PairsRecord, write_pairs
 from dfad_bench.records.results import PerturbationRecord, PredictionsRecord, write_result
 from dfad_bench.records.robustness import (
     LevelRecord,
@@ -28,8 +29,10 @@ from dfad_bench.records.robustness import (
     write_robustness,
 )
 from dfad_bench.records.schemas import RECORDS, json_schema
+from dfad_bench.records.seeds import write_seeds
 from dfad_bench.scoring.compare import compare
 from dfad_bench.scoring.score import Options, score
+from dfad_bench.scoring.seeds import over_seeds
 from dfad_bench.types import REAL
 from tests.analysis.gaze_builders import gaze_faces, looking, normal
 from tests.conftest import WITHOUT_TORCH
@@ -159,12 +162,35 @@ def a_footer(path: Path) -> Any:
     return json.loads(pq.read_metadata(path).metadata[b"dfad_bench"])
 
 
+def a_record_of_seeds(path: Path) -> Any:
+    write_seeds(path, over_seeds([result(), result().model_copy(update={"seed": 1})]))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def a_record_of_pairs(path: Path) -> Any:
+    tests = [PairedTest(a="a", b="b", difference=0.1, low=-0.1, high=0.2, p=0.3, p_adjusted=0.4)]
+    where = {"task": "detection", "metric": "auc", "level": "authenticity", "subset": "unseen"}
+    record = PairsRecord(
+        protocol=result().protocol,
+        models=[PairedModel(name=name, predictions_sha256="0" * 64) for name in ("a", "b")],
+        cluster_by="auto",
+        clusters=30,
+        resamples=1000,
+        seed=0,
+        means=[ComparedMean.model_validate(where | {"tests": tests, "groups": {"a": 1, "b": 1}})],
+    )
+    write_pairs(path, record)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 WRITTEN: dict[str, Callable[[Path], Any]] = {
     "result": a_result,
     "predictions": a_footer,
     "comparison": a_comparison,
     "robustness": a_robustness,
     "gaze-fid": a_gaze_fid,
+    "seeds": a_record_of_seeds,
+    "pairs": a_record_of_pairs,
 }
 
 
@@ -180,7 +206,9 @@ def test_what_is_written_fits_the_schema_and_what_was_changed_does_not(name: str
         ({**stored, "schema_version": 99}, "99 is not"),
         ({key: value for key, value in stored.items() if key != "schema_version"}, "schema_version is missing"),
         ({**stored, "more": 1}, "more is not known"),
-        ({**stored, "seed": "one"}, "is no integer") if "seed" in stored else ({**stored, "a": 1}, "is no object"),
+        ({**stored, "seed": "one"}, "is no integer")
+        if "seed" in stored
+        else ({**stored, "protocol": 1}, "is no object"),
     ):
         assert any(complaint in fault for fault in faults(changed, schema, schema))
 
