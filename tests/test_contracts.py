@@ -28,6 +28,7 @@ from dfad_bench.testing import (
 )
 from dfad_bench.types import Annotation, ModelSpec, OnDefect
 from dfad_bench.weights import find
+from tests.baselines.conftest import one_thread_and_no_leftovers  # noqa: F401  # two threads wait for each other
 from tests.conftest import SHARED
 
 
