@@ -28,7 +28,7 @@ leaderboard: $(VENV)/.installed
 	rm -rf demo
 	$(BIN)/dfad-bench demo
 	$(BIN)/dfad-bench run --model $(SEEDED) --protocol demo --seeds 3 --data demo/data --runs demo/runs
-	$(BIN)/dfad-bench run --model dna_det,npr,supcon --protocol demo --data demo/data --runs demo/runs
+	$(BIN)/dfad-bench run --model dna_det,supcon --protocol demo --data demo/data --runs demo/runs
 	$(BIN)/dfad-bench leaderboard add demo/runs/demo/*/seed-0/result.json
 	$(BIN)/dfad-bench leaderboard seeds demo/runs/demo/*/seed-*/result.json
 	$(BIN)/dfad-bench leaderboard pairs demo/runs/demo/*/seed-0/result.json
