@@ -66,12 +66,13 @@ def plan_cells(
     seeds: Sequence[int],
     perturbations: Sequence[str],
     progress: ShowProgress,
+    fetch: bool = True,
 ) -> list[Cell]:
     """Return every cell, in the order in which they are done: seed by seed, the quickest first.
 
     request: what all of them share; perturbations: texts for ``parse_perturbations``. What can be wrong is found out here
     and becomes a cell's state: data that are not prepared, published weights that are not on this machine and cannot be
-    fetched. The time of each model is measured on a few faces.
+    fetched. The time of each model is measured on a few faces. fetch: whether missing weights may be fetched for that.
     """
     levels = len(parse_perturbations(perturbations))
     cells: list[Cell] = []
@@ -85,7 +86,7 @@ def plan_cells(
             continue
         for model in models:
             asked = [replace(request, model=model, protocol=protocol, seed=seed) for seed in seeds]
-            cells += _of_one_model(asked, selection, levels, progress)
+            cells += _of_one_model(asked, selection, levels, progress, fetch)
     order = {"finished": 0, "to do": 1}
     return sorted(cells, key=lambda each: (order.get(each.state, 2), each.request.seed, each.seconds or 0.0))
 
@@ -126,7 +127,7 @@ def told_time(seconds: float) -> str:
 
 
 def _of_one_model(
-    asked: Sequence[Request], selection: Selection, levels: int, progress: ShowProgress
+    asked: Sequence[Request], selection: Selection, levels: int, progress: ShowProgress, fetch: bool
 ) -> Iterator[Cell]:
     """Yield one model's cells, all seeds on one protocol; it is measured once, and only where something is to do."""
     cost: Cost | None = None
@@ -139,7 +140,8 @@ def _of_one_model(
             if earlier is not None and not levels:
                 yield Cell(request, "finished", run.name, outcome=Robust(earlier))
                 continue
-            _fetch_weights(run)
+            if fetch or request.offline:
+                _fetch_weights(run)
             if cost is None:
                 with progress(f"trying {run.name}"):
                     cost = _measured(run)

@@ -118,6 +118,21 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(here: Path, data:
     assert "2 of 2 to do, about" in answer.stderr
     assert "to do" in answer.stdout
     assert not (here / "runs").exists()
+    call(here, data, "chance")
+    before = sorted(here.rglob("*"))
+    call(here, data, "chance", "--dry-run")
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_dry_run_fetches_no_weights(here: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfad_bench import weights
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("a dry run went for weights")
+
+    monkeypatch.setattr(weights, "fetch", fetched)
+    found = cells(here, data, "convnext_tiny", "--dry-run")
+    assert found["convnext_tiny", 0]["state"] == "to do"
 
 
 def test_a_protocol_whose_data_are_missing_is_named_with_what_to_do(here: Path, data: Path) -> None:

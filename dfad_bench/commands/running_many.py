@@ -39,10 +39,12 @@ def run_many(
     from dfad_bench import registry
     from dfad_bench.work_list import ALL, named, plan_cells, run_cells, told_time
 
-    _require_one_model(request, models, seeds)
     asked_models = named(models, list(registry.entries("models")))
+    _require_one_model(request, asked_models, seeds)
     asked_protocols = named(protocols, list(registry.entries("protocols")))
-    cells = plan_cells(request, asked_models, asked_protocols, seeds, perturbations, console.progress)
+    cells = plan_cells(
+        request, asked_models, asked_protocols, seeds, perturbations, console.progress, fetch=not dry_run
+    )
     waiting = [cell for cell in cells if cell.state == "to do"]
     if format is Format.human:
         show(_plan_table(cells))
@@ -52,7 +54,7 @@ def run_many(
     console.note(f"{len(waiting)} of {len(cells)} to do{ahead if waiting else ''}.")
     if not dry_run:
         cells = list(run_cells(cells, perturbations, console.progress, console.note))
-    records = list(_write_seeds(cells))
+    records = [] if dry_run else list(_write_seeds(cells))
     if format is Format.json:
         told = {"cells": [_as_json(cell) for cell in cells], "seeds": [record for _, record in records]}
         console.show_json(told)
@@ -67,18 +69,15 @@ def run_many(
         raise typer.Exit(INCOMPLETE)
 
 
-def _require_one_model(request: Request, models: str, seeds: Sequence[int]) -> None:
+def _require_one_model(request: Request, models: Sequence[str], seeds: Sequence[int]) -> None:
     given = {
         "--set": bool(request.settings),
         "--backbone-weights": request.backbone_weights is not None,
         "--weights": request.weights is not None,
     }
-    several = models == "all" or "," in models
     for option, is_given in given.items():
-        if is_given and several:
-            raise UsageError(
-                f"{option} is about one model, and --model {models} names several. Run that one by itself."
-            )
+        if is_given and len(models) > 1:
+            raise UsageError(f"{option} is about one model, and {len(models)} are named. Run that one by itself.")
     if request.weights is not None and len(seeds) > 1:
         raise UsageError("--weights come from one training, so that seeds change nothing. Leave --seeds away.")
 
