@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from dfad_bench import provenance
+from dfad_bench import provenance, registry
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.modelling.device import seed_everything
@@ -340,6 +340,8 @@ def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]
         reasons.append(f"incomplete: {told}")
     if run.entry.is_local_file:
         reasons.append("the model is a local file, not a registered one")
+    if registry.find("protocols", run.request.protocol).is_local_file:
+        reasons.append("the protocol is a local file, not a registered one")
     if asked.level is not None:
         reasons.append(f"the faces were perturbed ({asked.level})")
     return reasons

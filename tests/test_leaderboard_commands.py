@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from dfad_bench import provenance
 from dfad_bench.cli import app
 from dfad_bench.records.pairs import read_pairs
-from dfad_bench.records.results import read_result
+from dfad_bench.records.results import CodeRecord, read_result
 from dfad_bench.records.seeds import read_seeds
 
 
@@ -77,3 +78,30 @@ def test_a_result_whose_predictions_were_changed_is_not_paired(runs: Path, tmp_p
 def test_one_model_has_no_pair(runs: Path, tmp_path: Path) -> None:
     answer = call("leaderboard", "pairs", runs / "chance" / "seed-0" / "result.json", "--folder", tmp_path, expect=1)
     assert "Pairs need two models or more" in answer.stderr
+
+
+def test_a_run_on_a_protocol_of_the_users_own_file_is_not_added(
+    runs: Path, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No release and no commit vouches for such a file, be its name that of a registered protocol."""
+    monkeypatch.setattr(provenance, "code", lambda: CodeRecord(version="1.0", commit="c" * 40, dirty=False))
+    mine = tmp_path / "demo.yaml"
+    mine.write_bytes((repository / "protocols" / "demo.yaml").read_bytes())
+    for protocol in (mine, "demo"):
+        where = (
+            "--data",
+            runs.parent.parent / "data",
+            "--runs",
+            tmp_path / Path(protocol).suffix[1:],
+            "--device",
+            "cpu",
+        )
+        call("run", "--model", "chance", "--protocol", protocol, *where)
+    told = [
+        set(read_result(tmp_path / folder / "demo" / "chance" / "seed-0" / "result.json").ineligible)
+        for folder in ("yaml", "")
+    ]
+    assert told[0] - told[1] == {"the protocol is a local file, not a registered one"}
+    refused = tmp_path / "yaml" / "demo" / "chance" / "seed-0" / "result.json"
+    answer = call("leaderboard", "add", refused, "--folder", tmp_path / "board", expect=1)
+    assert "the protocol is a local file, not a registered one" in " ".join(answer.stderr.split())
