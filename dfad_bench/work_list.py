@@ -19,9 +19,10 @@ from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.perturb import check_perturbable, parse_perturbations
 from dfad_bench.modelling.weights import find_backbone
 from dfad_bench.planning import Request, Run, ShowProgress, planned, selected
+from dfad_bench.records.results import Result, read_result
 from dfad_bench.records.selection import Selection
 from dfad_bench.robustness import Robust, run_perturbed
-from dfad_bench.run import finished_before, locked, run_planned
+from dfad_bench.run import RESULT, finished_before, is_whole, locked, run_planned
 from dfad_bench.types import WeightsFile
 
 State = Literal["to do", "finished", "needs weights", "needs data", "cannot run", "failed"]
@@ -199,10 +200,40 @@ def _stopped(request: Request, state: State, error: Exception) -> Cell:
     return Cell(request, state, request.model, why)
 
 
-def grouped(cells: Sequence[Cell]) -> Iterator[tuple[Path, list[Robust]]]:
-    """Yield the folder of every protocol's runs with the outcomes of its finished cells."""
-    found: dict[Path, list[Robust]] = {}
+def comparable_runs(cells: Sequence[Cell]) -> Iterator[tuple[Path, list[Result], dict[str, list[str]]]]:
+    """Yield the folder of every protocol's runs with all results in it that can be compared with those of finished cells.
+
+    These are the cells' own and those of earlier calls: whole, on the same faces, and each of a model's seeds run alike (as
+    in these cells, or else as its first seed). The third are those left out, by reason. Perturbed levels are not looked at.
+    """
+    folders: dict[Path, dict[Path, Result]] = {}
     for cell in cells:
         if cell.outcome is not None:
-            found.setdefault(cell.outcome.clean.folder.parent.parent, []).append(cell.outcome)
-    yield from found.items()
+            clean = cell.outcome.clean
+            folders.setdefault(clean.folder.parent.parent, {})[clean.folder] = clean.result
+    for folder, here in folders.items():
+        found, left_out = dict(here), dict[str, list[str]]()
+        protocol = next(iter(here.values())).protocol
+        settings = {result.model.name: result.config for result in here.values()}
+        for path in sorted(folder.glob(f"*/seed-*/{RESULT}")):
+            if path.parent in found:
+                continue
+            told = path.parent.relative_to(folder).as_posix()
+            try:
+                result = read_result(path)
+            except DfadError:
+                left_out.setdefault("damaged", []).append(told)
+                continue
+            if told != f"{result.model.name}/seed-{result.seed}":
+                reason = "another run's result"
+            elif result.protocol != protocol:
+                reason = "other faces, or another version of the protocol"
+            elif not is_whole(path.parent, result):
+                reason = "predictions that the result was not computed from"
+            elif settings.setdefault(result.model.name, result.config) != result.config:
+                reason = "other settings than another seed's"
+            else:
+                found[path.parent] = result
+                continue
+            left_out.setdefault(reason, []).append(told)
+        yield folder, list(found.values()), left_out

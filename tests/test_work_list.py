@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from dfad_bench import registry
 from dfad_bench.cli import app
 from dfad_bench.errors import UsageError
+from dfad_bench.records.results import read_result
 from dfad_bench.records.seeds import read_seeds
 from dfad_bench.work_list import named, told_time
 
@@ -91,6 +93,49 @@ def test_what_the_seeds_say_together_is_written_and_shown(here: Path, data: Path
     assert told["seeds"] == [record.model_dump()]
     assert {each.metric for each in record.stability} == {"accuracy", "auc", "accuracy@val"}
     assert "demo v" in call(here, data, "chance,file_header", "--seeds", "2").stdout
+
+
+def test_a_later_call_keeps_what_earlier_ones_say_over_seeds(here: Path, data: Path) -> None:
+    call(here, data, "chance,file_header", "--seeds", "2")
+    path = here / "runs" / "demo" / "seeds.json"
+    before = path.read_bytes()
+    answer = call(here, data, "chance", "--seeds", "2")
+    assert path.read_bytes() == before
+    assert "Not in it" not in answer.stderr
+    call(here, data, "chance", "--seed", "2", "--seeds", "2")
+    assert {model.name: model.seeds for model in read_seeds(path).models} == {
+        "chance": [0, 1, 2, 3],
+        "file_header": [0, 1],
+    }
+
+
+def test_runs_that_cannot_be_compared_are_left_out_of_the_seeds_with_the_reason(here: Path, data: Path) -> None:
+    call(here, data, "chance,file_header", "--seeds", "3")
+    runs = here / "runs" / "demo"
+    (runs / "file_header" / "seed-0" / "result.json").write_text("{", encoding="utf-8")
+    (runs / "file_header" / "seed-1" / "predictions.parquet").write_bytes(b"others")
+    call(here, data, "file_header", "--seed", "2", "--epochs", "7", "--overwrite")
+    shutil.copytree(runs / "chance" / "seed-0", runs / "chance" / "seed-9")
+    elsewhere = runs / "chance" / "seed-2" / "result.json"
+    text = elsewhere.read_text(encoding="utf-8")
+    elsewhere.write_text(
+        text.replace(read_result(elsewhere).protocol.fingerprint, f"sha256:{'0' * 64}"), encoding="utf-8"
+    )
+    call(here, data, "file_header", "--seed", "3")
+    answer = call(here, data, "chance", "--seeds", "2")
+    assert {model.name: model.seeds for model in read_seeds(runs / "seeds.json").models} == {
+        "chance": [0, 1],
+        "file_header": [2],
+    }
+    told = " ".join(answer.stderr.split())
+    for left_out in (
+        "chance/seed-2 (other faces, or another version of the protocol)",
+        "chance/seed-9 (another run's result)",
+        "file_header/seed-0 (damaged)",
+        "file_header/seed-1 (predictions that the result was not computed from)",
+        "file_header/seed-3 (other settings than another seed's)",
+    ):
+        assert f"Not in it: {left_out}." in told
 
 
 def test_a_model_whose_weights_are_missing_is_named_and_never_runs_from_random_ones(here: Path, data: Path) -> None:

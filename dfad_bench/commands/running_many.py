@@ -12,7 +12,7 @@ import typer
 from dfad_bench import console
 from dfad_bench.commands.options import show
 from dfad_bench.console import Format
-from dfad_bench.errors import INCOMPLETE, UsageError
+from dfad_bench.errors import INCOMPLETE, UsageError, shorten
 
 if TYPE_CHECKING:
     from dfad_bench.planning import Request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dfad_bench.work_list import Cell
 
 SEEDS = "seeds.json"
-"""In the folder of a protocol's runs: what its models scored over seeds."""
+"""In the folder of a protocol's runs: what all its finished models scored over seeds."""
 
 
 def run_many(
@@ -106,16 +106,18 @@ def _plan_table(cells: Sequence[Cell]) -> Table:
 
 
 def _write_seeds(cells: Sequence[Cell]) -> Iterator[tuple[Table, dict[str, Any]]]:
-    """Write what every protocol's finished cells say together, and yield it as a table and as JSON."""
+    """Write what all runs in every protocol's folder say together, and yield it as a table and as JSON."""
     from dfad_bench.publish.seeds import seeds_table
     from dfad_bench.records.seeds import write_seeds
     from dfad_bench.scoring.seeds import over_seeds
-    from dfad_bench.work_list import grouped
+    from dfad_bench.work_list import comparable_runs
 
-    for folder, outcomes in grouped(cells):
-        record = over_seeds([outcome.clean.result for outcome in outcomes])
+    for folder, results, left_out in comparable_runs(cells):
+        record = over_seeds(results)
         write_seeds(folder / SEEDS, record)
         console.note(f"Wrote {folder / SEEDS}.")
+        for reason, runs in left_out.items():
+            console.note(f"Not in it: {shorten(runs)} ({reason}).")
         yield seeds_table(record), record.model_dump()
 
 
