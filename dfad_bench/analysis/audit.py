@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
-from stat import S_ISREG
 from typing import Literal
 
 import numpy as np
@@ -39,6 +37,7 @@ from dfad_bench.analysis.shortcut import (
 )
 from dfad_bench.config import Strict
 from dfad_bench.errors import shorten
+from dfad_bench.records.face_files import file_size
 from dfad_bench.records.leakage import KINDS, Overlap, find_overlaps
 from dfad_bench.records.manifest import Manifest
 from dfad_bench.types import REAL
@@ -155,21 +154,13 @@ def check_files(manifest: Manifest) -> FileCheck:
     examples: list[str] = []
     for batch in manifest.table.select(["file_name", "gaze_file_name"]).to_batches(_BATCH):
         for name in (name for column in batch.columns for name in column.drop_null().to_pylist()):
-            size = _size(manifest.root / name)
+            size = file_size(manifest.root, name)
             checked += 1
             missing += size is None
             empty += size == 0
             if not size and len(examples) < _EXAMPLES:
                 examples.append(f"{name} ({'missing' if size is None else 'empty'})")
     return FileCheck(checked=checked, missing=missing, empty=empty, examples=examples)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size if S_ISREG(status.st_mode) else None
 
 
 def _file_problems(manifest: Manifest, files: FileCheck) -> list[str]:

@@ -19,9 +19,8 @@ from scipy.sparse.csgraph import connected_components
 
 from dfad_bench.analysis.near_pairs import PAIRS, Hashes, Ints, near_pairs
 from dfad_bench.config import Strict
-from dfad_bench.errors import DataError, DfadError
-from dfad_bench.prepare.decode import SkippedInput
-from dfad_bench.prepare.payloads import FilePayload
+from dfad_bench.errors import DataError
+from dfad_bench.records.face_files import read_file
 
 NEAR_BITS = 4
 """Hashes that differ in so many bits at most are near.
@@ -374,9 +373,9 @@ def same_picture(root: Path, first: str, second: str) -> bool | None:
 def _grey(root: Path, name: str) -> NDArray[np.float64] | None:
     """Return a crop's 64 × 64 grey values as a vector of mean 0 and length 1, or of zeros where all are equal."""
     try:
-        stored = np.frombuffer(FilePayload(root, name).read(), np.uint8)
+        stored = np.frombuffer(read_file(root, name), np.uint8)
         image = cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE)
-    except (OSError, SkippedInput, DfadError, cv2.error):  # a missing or broken file is told by another check
+    except (OSError, cv2.error):  # a missing or broken file is told by another check
         return None
     if image is None:
         return None

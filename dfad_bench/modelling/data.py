@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
+from dfad_bench.records.face_files import read_file
 from dfad_bench.records.manifest import header_features
 from dfad_bench.types import Batch, Leaf, ModelSpec
 
@@ -161,7 +162,7 @@ class FaceDataset(Dataset[LoadedBatch]):
     def _read_image(self, row: int, flip: bool, rng: np.random.Generator | None) -> NDArray[np.float32] | None:
         if self._face_files is None:
             return None
-        face = _read_png(self._folder(row) / self._face_files[row].as_py(), UNREADABLE_FACE)
+        face = _read_png(self._folder(row), self._face_files[row].as_py(), UNREADABLE_FACE)
         if self._perturbation is not None and self._ids is not None:
             face = self._perturbation.disturb(face, self._ids[row].as_py())
         assert self._preprocess is not None, "check_inputs refuses a model that asks for images without a preprocess"
@@ -174,7 +175,7 @@ class FaceDataset(Dataset[LoadedBatch]):
         if name is None:
             # No gaze draws this: a known gaze shows at least the eyeball.
             return np.zeros((2, HEIGHT, WIDTH), np.float32)
-        stored = _read_png(self._folder(row) / name, UNREADABLE_GAZE_MAP)
+        stored = _read_png(self._folder(row), name, UNREADABLE_GAZE_MAP)
         discs = stored[:, ::-1, :2] if flip else stored[..., :2]
         return np.ascontiguousarray(discs.transpose(2, 0, 1), np.float32) / np.float32(255)
 
@@ -185,16 +186,16 @@ class _UnreadableFile(Exception):
         self.file, self.reason = file, reason
 
 
-def _read_png(path: Path, reason: str) -> NDArray[np.uint8]:
+def _read_png(root: Path, name: str, reason: str) -> NDArray[np.uint8]:
     """Return [H, W, 3] uint8 RGB; raise _UnreadableFile where the file is missing, cut off or broken."""
     try:
-        data = path.read_bytes()
+        data = read_file(root, name)
     except OSError:
-        raise _UnreadableFile(path, reason) from None
+        raise _UnreadableFile(root / name, reason) from None
     whole = data.endswith(_END_OF_PNG)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
     if pixels is None:
-        raise _UnreadableFile(path, reason)
+        raise _UnreadableFile(root / name, reason)
     return pixels.astype(np.uint8, copy=False)
 
 

@@ -20,25 +20,24 @@ from numpy.typing import NDArray
 
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
-from dfad_bench.prepare.crop_files import Unsound, read_crop, read_png
+from dfad_bench.prepare.crop_files import Unsound, read_sound
+from dfad_bench.prepare.ledger import file_stem
 from dfad_bench.publish.croissant import Exported, File, Publication, croissant
 from dfad_bench.publish.dataset_card import dataset_card
 from dfad_bench.publish.licences import licence_url
+from dfad_bench.records.face_files import is_packed
+from dfad_bench.records.image_columns import IMAGE, IMAGES, ROWS_PER_GROUP, with_images
 from dfad_bench.records.json_files import write_text
 from dfad_bench.records.manifest import COLUMNS, Manifest, read_manifest
 from dfad_bench.records.protocol import load_protocol
 from dfad_bench.records.selection import open_manifests, resolve
 
 CARD, CROISSANT_FILE = "README.md", "croissant.json"
-ROWS_PER_GROUP = 100
-"""Few enough that one row of images can be read without many others."""
 SHARD_BYTES = 256 * 2**20
 """Bytes of images after which a new file begins."""
 
 _NOT_COPIED = ("file_name", "gaze_file_name", "identities")
 _LABELS = tuple(name for name in COLUMNS.names if name not in _NOT_COPIED)
-_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-_IMAGES = ("image", "gaze_map")
 
 Progress = Callable[[int, int], None]
 
@@ -223,9 +222,7 @@ def _schema(metadata_only: bool) -> pa.Schema:
     labels = [pa.field(name, COLUMNS.field(name).type) for name in _LABELS] + [pa.field("identities_count", pa.int32())]
     if metadata_only:
         return pa.schema(labels)
-    features = {"info": {"features": {name: {"_type": "Image"} for name in _IMAGES}}}
-    images = [pa.field(name, _IMAGE) for name in _IMAGES]
-    return pa.schema([*images, *labels], metadata={"huggingface": json.dumps(features)})
+    return with_images(labels)
 
 
 def _write_shards(
@@ -262,24 +259,21 @@ def _rows(faces: pa.Table, schema: pa.Schema) -> tuple[pa.Table, int]:
     size = 0
     if "image" in schema.names:
         images = [
-            {name: _embedded(row, name) for name in _IMAGES}
+            {name: _embedded(row, name) for name in IMAGES}
             for row in faces.select(["root", "id", "file_name", "gaze_file_name", "sha256"]).to_pylist()
         ]
         size = sum(len(image["bytes"]) for row in images for image in row.values() if image is not None)
-        columns |= {name: pa.array([row[name] for row in images], _IMAGE) for name in _IMAGES}
+        columns |= {name: pa.array([row[name] for row in images], IMAGE) for name in IMAGES}
     arrays = [columns[each.name].cast(each.type) for each in schema]
     return pa.Table.from_arrays(arrays, schema=schema), size
 
 
 def _embedded(row: Mapping[str, Any], column: str) -> dict[str, Any] | None:
     """Return an image's bytes and path; None where there is none. A face must hold the pixels it was hashed from."""
-    root = Path(row["root"])
-    name = row["file_name" if column == "image" else "gaze_file_name"]
+    root, name = Path(row["root"]), row[IMAGES[column]]
     if name is None:
         return None
-    if not (root / name).resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{root / name} leads out of {root} by a link. Put the file itself there.")
-    read = read_crop(root, name, row["sha256"]) if column == "image" else read_png(root, name)
-    if isinstance(read, Unsound):
-        raise DataError(f"{row['id']}: {read.detail}. Prepare {root} again.")
-    return {"bytes": (root / name).read_bytes(), "path": name}
+    data = read_sound(root, name, row["sha256"] if column == "image" else None)
+    if isinstance(data, Unsound):
+        raise DataError(f"{row['id']}: {data.detail}. Prepare {root} again.")
+    return {"bytes": data, "path": f"{file_stem(row['id'])}.png" if is_packed(name) else name}

@@ -17,8 +17,8 @@ from scipy.stats import gaussian_kde
 from dfad_bench.analysis.gaze_samples import GazeFaces, Sides
 from dfad_bench.prepare.gaze_map import render_gaze_map
 from dfad_bench.records.categorical import Rows
+from dfad_bench.records.face_files import read_file
 from dfad_bench.records.gaze_fid import DistanceRecord, GazeFidReport, GeneratorRow
-from dfad_bench.records.manifest import is_inside
 from dfad_bench.records.sampling import sample
 
 SHOWN = 6
@@ -167,10 +167,11 @@ def _faces(strips: NDArray[Any], faces: GazeFaces, rows: Rows, name: str) -> Non
 
 def _picture(root: Path, name: str) -> NDArray[np.uint8] | None:
     """Return a face [H, W, 3] RGB; None where the file is gone or is no picture, which a figure can do without."""
-    path = root / name
-    if not is_inside(name) or not path.is_file():
+    try:
+        data = read_file(root, name)
+    except OSError:
         return None
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     return None if pixels is None else pixels.astype(np.uint8, copy=False)
 
 

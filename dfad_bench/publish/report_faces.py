@@ -25,6 +25,7 @@ from dfad_bench.publish.gaze_tables import gaze_tables
 from dfad_bench.publish.report_figures import Drawing, Point
 from dfad_bench.publish.tables import NONE, Notes, Table
 from dfad_bench.records.categorical import Rows, concatenated
+from dfad_bench.records.face_files import read_file
 from dfad_bench.records.gaze_fid import GazeFidReport
 from dfad_bench.records.manifest import is_inside, read_footer, read_manifest
 from dfad_bench.records.predictions import Predictions
@@ -215,11 +216,11 @@ def _thumbnail(faces: GazeFaces, row: int | None) -> str | None:
     """Return a face as a small JPEG in a data URI; None where there is no such file below the source's folder."""
     if row is None:
         return None
-    root, name = faces.manifests[faces.manifest[row]].root.resolve(), faces.file_name[row]
-    # The name alone may look harmless and be a link that leads elsewhere.
-    if not is_inside(name) or not (path := (root / name).resolve()).is_relative_to(root) or not path.is_file():
+    try:
+        data = read_file(faces.manifests[faces.manifest[row]].root, faces.file_name[row])
+    except OSError:
         return None
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if pixels is None:
         return None
     scale = _SIDE / max(pixels.shape[:2])
