@@ -14,9 +14,18 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import exporting, gaze, leaderboard, listing, reporting, running, scoring
-from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
+from dfad_bench.commands import exporting, gaze, leaderboard, listing, reporting, running, scoring, taking_down
+from dfad_bench.commands.options import (
+    DataOption,
+    EngineOption,
+    FormatOption,
+    GpusOption,
+    WorkersOption,
+    data_folder,
+    show,
+)
 from dfad_bench.console import Format
+from dfad_bench.engines import EngineName
 from dfad_bench.errors import FAILED, INTERRUPTED, DfadError, UsageError
 
 
@@ -91,6 +100,7 @@ app.command("list")(listing.list_)
 app.command()(listing.schema)
 app.command()(data_commands.prepare)
 app.command()(data_commands.audit)
+app.command("take-down")(taking_down.take_down)
 
 
 app.command()(running.run)
@@ -108,14 +118,18 @@ def check(
     target: Annotated[str, typer.Argument(help="A registered name, or a path.")],
     root: Annotated[Path | None, typer.Option("--root", help="For a source: where its files lie.")] = None,
     data: DataOption = None,
+    engine: EngineOption = EngineName.local,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0.0,
 ) -> None:
-    """Check a plugin against its contract, or a file against its promises."""
+    """Check a plugin against its contract, or a file against its promises; a manifest's crops by as many workers as asked."""
     from dfad_bench.checks import CHECKS
+    from dfad_bench.engines import build_engine
 
     if kind not in CHECKS:
         raise UsageError(f"There is no check for {kind!r}. Choose one of {', '.join(CHECKS)}.")
     with console.progress(f"checking {target}") as bar:
-        problems = CHECKS[kind](target, root, data_folder(data), bar)
+        problems = CHECKS[kind](target, root, data_folder(data), bar, build_engine(engine, workers, gpus_per_worker))
     for problem in problems[:20]:
         console.fail(problem)
     if problems:

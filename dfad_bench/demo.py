@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from dfad_bench import registry
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.planning import Request, ShowProgress
 from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
@@ -32,7 +33,7 @@ def run_demo(
 
     Every run gets a report, all of them a leaderboard. Finished work is kept. workers: processes that render, then train.
     """
-    job = build_job("demo", folder / "data", settings=[f"faces={faces}"], workers=workers)
+    job = build_job("demo", folder / "data", settings=[f"faces={faces}"], engine=LocalEngine(workers))
     with progress(f"rendering and preparing {faces} demo faces") as bar:
         prepared = pipeline.prepare(job, plan(job), on_progress=bar)
     note(f"Prepared {sum(count.kept for count in prepared.generators)} faces in {prepared.root}.")

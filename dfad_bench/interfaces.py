@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dfad_bench.taxonomy import Generator
 from dfad_bench.types import Annotation, Detection, Gaze, OnDefect, RawImage, WeightsFile
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @runtime_checkable
@@ -85,4 +88,32 @@ class GazeEstimator(Protocol):
         annotations: Sequence[Annotation | None],
     ) -> Gaze:
         """Return the gaze of crops [N, S, S, 3] RGB with landmarks [N, 5, 2] in crop pixels (NaN where unknown)."""
+        ...
+
+
+class Engine(Protocol):
+    """Where the tasks of a pipeline are done. It knows nothing of faces, and a pipeline's stage nothing of engines.
+
+    A stage is a plain callable: it is built once per worker, since it may hold a network, and is given one task after the
+    other. What it writes and returns must depend on the task alone, so that it is the same whichever engine, and however
+    often, a task is done.
+    """
+
+    @property
+    def is_here(self) -> bool:
+        """Whether tasks are done in this process, so that ``build`` may return a stage that is there already."""
+        ...
+
+    def map(
+        self,
+        tasks: Callable[[], Iterator[Task]],
+        build: Callable[[], Callable[[Task], Result]],
+        *,
+        in_order: bool = False,
+    ) -> Iterator[Result]:
+        """Yield what each task comes to, in whatever order they are finished, or ``in_order``.
+
+        tasks: called once, perhaps elsewhere, and read as work goes on, so that memory does not grow with them. ``tasks``,
+        ``build``, the tasks and the results are pickled unless ``is_here``. A DfadError of a stage is raised as it is.
+        """
         ...

@@ -146,8 +146,12 @@ def load(kind: str, entry: Entry) -> Any:
     return getattr(loaded, what.attribute)
 
 
+PLUGIN_MODULE = "dfad_bench_plugin_"
+"""How the module of a local file begins: it can be imported in this process alone."""
+
+
 def _import_file(path: Path) -> ModuleType:
-    module_name = f"dfad_bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = f"{PLUGIN_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

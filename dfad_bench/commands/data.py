@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfad_bench import console
-from dfad_bench.commands.options import DataOption, FormatOption, data_folder
+from dfad_bench.commands.options import (
+    DataOption,
+    EngineOption,
+    FormatOption,
+    GpusOption,
+    WorkersOption,
+    data_folder,
+)
 from dfad_bench.console import Format
+from dfad_bench.engines import EngineName
 from dfad_bench.errors import FAILED, INCOMPLETE, UsageError
 
 if TYPE_CHECKING:
     from dfad_bench.analysis.audit import AuditReport
     from dfad_bench.analysis.peer_json import PeerReport
     from dfad_bench.analysis.shortcut import Table
+    from dfad_bench.interfaces import Engine
     from dfad_bench.prepare.add_gaze import GazeReport
     from dfad_bench.prepare.pipeline import Report
     from dfad_bench.prepare.plan import Job, Plan
@@ -80,13 +89,16 @@ def prepare(
         int | None, typer.Option("--max-faces", min=1, help="Skip images with more faces.", show_default="any")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many images per generator.")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
+    engine: EngineOption = EngineName.local,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and check the listing; write nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Prepare anew what was prepared before.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Cut faces out of a source and write its manifest. Run again to go on after a stop."""
     from dfad_bench import weights
+    from dfad_bench.engines import build_engine
     from dfad_bench.prepare import pipeline
     from dfad_bench.prepare.options import build_job
     from dfad_bench.prepare.plan import plan
@@ -94,9 +106,10 @@ def prepare(
     if offline:
         weights.forbid_downloads()
     weights.report_downloads(console.progress)
+    chosen = build_engine(engine, workers, gpus_per_worker)
     if only_gaze:
         _refuse_for_gaze(context)
-        _add_gaze(data_folder(data), source, name, gaze_estimator, workers, overwrite, format)
+        _add_gaze(data_folder(data), source, name, gaze_estimator, chosen, overwrite, format)
         return
     if source is None:
         raise UsageError("Say what to prepare with --source. See 'dfad-bench list sources'.")
@@ -119,7 +132,7 @@ def prepare(
             "max_faces": max_faces,
         },
         limit=limit,
-        workers=workers,
+        engine=chosen,
     )
     _settle_terms(job, accept_terms)
     with console.progress("listing") as listing:
@@ -139,7 +152,10 @@ def prepare(
 
 
 _FOR_GAZE = frozenset(
-    ("source", "name", "data", "gaze_estimator", "only_gaze", "offline", "workers", "overwrite", "format")
+    (
+        *("source", "name", "data", "gaze_estimator", "only_gaze", "offline", "overwrite", "format"),
+        *("engine", "workers", "gpus_per_worker"),
+    )
 )
 
 
@@ -161,7 +177,7 @@ def _add_gaze(
     source: str | None,
     name: str | None,
     estimator: str | None,
-    workers: int,
+    engine: Engine,
     overwrite: bool,
     format: Format,
 ) -> None:
@@ -172,7 +188,7 @@ def _add_gaze(
         raise UsageError("--only-gaze needs --gaze-estimator. See 'dfad-bench list gaze-estimators'.")
     folder = manifest_folder(data, source, name)
     with console.progress(f"adding gaze to {folder.name}") as bar:
-        report = add_gaze(folder, estimator, workers=workers, overwrite=overwrite, on_progress=bar)
+        report = add_gaze(folder, estimator, engine=engine, overwrite=overwrite, on_progress=bar)
     _show_gaze(report, format)
     for example in report.examples:
         console.warn(example)

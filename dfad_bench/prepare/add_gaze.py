@@ -19,20 +19,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfad_bench import registry
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DfadError, UsageError, shorten
-from dfad_bench.interfaces import GazeEstimator
+from dfad_bench.interfaces import Engine, GazeEstimator
 from dfad_bench.prepare.gaze_parts import FEATURES_CELL, GazeMaker, MadeGaze, Setting, build_maker
 from dfad_bench.prepare.ledger import AtomicParquet
 from dfad_bench.prepare.plan import Progress
 from dfad_bench.prepare.software import software
 from dfad_bench.prepare.sole_writer import sole_writer
-from dfad_bench.prepare.workers import in_processes
 from dfad_bench.records.features import FeaturesWriter
 from dfad_bench.records.gaze import (
     CROP_FLAGS,
     GAZE_COLUMNS,
     GAZE_SCHEMA_VERSION,
     OTHER_GAZE,
+    FacePart,
     GazeFooter,
     GazeRecipe,
     face_parts,
@@ -79,7 +80,12 @@ class GazeReport:
 
 
 def add_gaze(
-    root: Path, estimator: str, *, workers: int = 1, overwrite: bool = False, on_progress: Progress | None = None
+    root: Path,
+    estimator: str,
+    *,
+    engine: Engine | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
 ) -> GazeReport:
     """Add an estimator's gaze to the manifest in ``root``, whose rows and crops stay as they are.
 
@@ -110,7 +116,7 @@ def add_gaze(
     with sole_writer(root, lock):
         adding = _Adding(root, entry.name, footer, recipe)
         adding.check_recipe(overwrite)
-        return adding.run(built, estimator, workers, on_progress)
+        return adding.run(built, estimator, engine or LocalEngine(), on_progress)
 
 
 def _check_file_name(name: str) -> None:
@@ -158,7 +164,7 @@ class _Adding:
                 f"{self._path} was computed by another recipe ({shorten(changed)}). Add --overwrite to compute it anew."
             )
 
-    def run(self, built: GazeEstimator, estimator: str, workers: int, on_progress: Progress | None) -> GazeReport:
+    def run(self, built: GazeEstimator, estimator: str, engine: Engine, on_progress: Progress | None) -> GazeReport:
         """Make what is not there yet, and join it."""
         sizes = {part.digest: part.table.num_rows for part in face_parts(self._root)}
         total, digest = joint_digest((faces, name) for name, faces in sizes.items())
@@ -170,7 +176,7 @@ class _Adding:
         seconds: Counter[str] = Counter()
         if on_progress:
             on_progress(finished, total)
-        for made in self._make(wanted, built, estimator, min(workers, len(wanted))):
+        for made in self._make(wanted, built, estimator, engine):
             seconds.update(made.seconds)
             finished += made.faces
             if on_progress:
@@ -178,11 +184,13 @@ class _Adding:
         self._join(list(sizes), total, digest)
         return self._report(len(sizes), resumed, dict(seconds), already=False)
 
-    def _make(self, wanted: set[str], built: GazeEstimator, estimator: str, workers: int) -> Iterator[MadeGaze]:
-        tasks = (part for part in face_parts(self._root) if part.digest in wanted)
-        if workers <= 1:
-            return map(GazeMaker(self._setting, built), tasks)
-        return in_processes(tasks, partial(build_maker, self._setting, estimator), workers)
+    def _make(self, wanted: set[str], built: GazeEstimator, estimator: str, engine: Engine) -> Iterator[MadeGaze]:
+        if not wanted:
+            return iter(())
+        tasks = partial(_wanted_parts, self._root, frozenset(wanted))
+        if engine.is_here:
+            return engine.map(tasks, lambda: GazeMaker(self._setting, built))
+        return engine.map(tasks, partial(build_maker, self._setting, estimator))
 
     def _discard_parts(self, wanted: set[str]) -> None:
         for path in self._setting.parts.glob("*"):
@@ -238,6 +246,10 @@ class _Adding:
         unseen, examples = _unseen(self._path)
         counts = _counted(self._root, self._path)
         return GazeReport(self._path, self._name, counts, unseen, examples, already, parts, resumed, seconds)
+
+
+def _wanted_parts(root: Path, wanted: frozenset[str]) -> Iterator[FacePart]:
+    return (part for part in face_parts(root) if part.digest in wanted)
 
 
 def _counted(root: Path, path: Path) -> tuple[GazeCount, ...]:

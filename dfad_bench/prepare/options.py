@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from dfad_bench import registry
 from dfad_bench.config import one_line
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import UsageError, did_you_mean
-from dfad_bench.interfaces import Source
+from dfad_bench.interfaces import Engine, Source
 from dfad_bench.prepare.faces import CropRecipe
 from dfad_bench.prepare.plan import Job
 
@@ -108,7 +109,7 @@ def build_job(
     margin: float | None = None,
     thresholds: Mapping[str, Any] | None = None,
     limit: int | None = None,
-    workers: int = 1,
+    engine: Engine | None = None,
 ) -> Job:
     """Return the preparation of a source; what is not given is the source's or its detector's own choice.
 
@@ -131,5 +132,5 @@ def build_job(
         data=data,
         recipe=CropRecipe(detector, estimator, margin, size, **(thresholds or {})),
         limit=limit,
-        workers=workers,
+        engine=engine or LocalEngine(),
     )

@@ -1,12 +1,13 @@
-"""Plan → Manifest: prepare part by part (in this process or in workers), resume, assemble."""
+"""Plan → Manifest: prepare part by part, wherever the engine does that, resume, assemble."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,15 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DfadError, UsageError, shorten
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.card import dataset_card
+from dfad_bench.prepare.counts import GeneratorCount, count_generators, count_reasons, kept_report
 from dfad_bench.prepare.faces import FaceMaker
-from dfad_bench.prepare.ledger import (
-    Ledger,
-    PartName,
-    PartSummary,
-    count_flags,
-    count_reasons,
-)
+from dfad_bench.prepare.ledger import Ledger, PartName, PartSummary
+from dfad_bench.prepare.part_maker import Made, PartMaker, PartTask, build_part_maker
 from dfad_bench.prepare.plan import Job, Plan, PlannedPart, Progress, chunks, unheard
 from dfad_bench.prepare.reading import UNREADABLE
 from dfad_bench.prepare.software import software
 from dfad_bench.prepare.sole_writer import sole_writer
-from dfad_bench.prepare.workers import PartTask, run_parts
+from dfad_bench.prepare.take_down import honour_tombstones
 from dfad_bench.records.json_files import write_text
 from dfad_bench.records.manifest import (
     FEATURES,
@@ -39,20 +36,7 @@ from dfad_bench.records.manifest import (
     PrepareRecipe,
     read_footer,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorCount:
-    """What became of one generator's images."""
-
-    generator: str
-    declared: int
-    kept: int
-    enlarged: int
-    with_gaze: int
-    without_gaze: dict[str, int]
-    """Faces whose gaze the estimator would not guess, by its reason."""
-    skipped: dict[str, int]
+from dfad_bench.records.tombstones import FILE as TOMBSTONES
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +82,7 @@ def _prepare_locked(
     maker: FaceMaker,
     on_progress: Progress | None,
 ) -> Report:
+    honour_tombstones(ledger)
     done = {part.name: s for part in planned.parts if (s := ledger.summary(part.name)) and _is_done(ledger, s, part)}
     resumed = len(done)
     wanted = {part.name: part for part in planned.parts if part.name not in done}
@@ -113,12 +98,7 @@ def _prepare_locked(
         ledger.discard(folder)
     seconds: dict[str, float] = {}
     if wanted:
-        tasks = (
-            PartTask(name, wanted[name].inputs, tuple(images))
-            for name, images in chunks(job, planned.chosen, unheard)
-            if name in wanted
-        )
-        for made in run_parts(tasks, maker, job.out, job.workers):
+        for made in _make(job, planned, wanted, maker):
             done[made.name] = made.summary
             for stage, took in made.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + took
@@ -129,9 +109,23 @@ def _prepare_locked(
     report = _report(job, planned, done, resumed, seconds)
     if _written_footer(job.out) != footer or not _has_features(job.out, footer):
         write_text(job.out / "README.md", dataset_card(footer, job.source))
-        write_text(job.out / REPORT, _kept_report(report))
+        write_text(job.out / REPORT, kept_report(report.generators, report.defects))
         ledger.assemble([part.name for part in planned.parts], footer)
     return report
+
+
+def _make(job: Job, planned: Plan, wanted: Mapping[PartName, PlannedPart], maker: FaceMaker) -> Iterator[Made]:
+    tasks = partial(_tasks, job, planned.chosen, {name: part.inputs for name, part in wanted.items()})
+    if job.engine.is_here:
+        return job.engine.map(tasks, lambda: PartMaker(maker, job.out))
+    return job.engine.map(tasks, partial(build_part_maker, job.name, job.recipe, job.out))
+
+
+def _tasks(job: Job, chosen: frozenset[str] | None, inputs: Mapping[PartName, str]) -> Iterator[PartTask]:
+    """List the source again, since images are not held, and yield the parts whose inputs are given."""
+    for name, images in chunks(job, chosen, unheard):
+        if name in inputs:
+            yield PartTask(name, inputs[name], tuple(images))
 
 
 def _is_done(ledger: Ledger, summary: PartSummary, part: PlannedPart) -> bool:
@@ -142,12 +136,6 @@ def _is_done(ledger: Ledger, summary: PartSummary, part: PlannedPart) -> bool:
 
 def _has_features(out: Path, footer: Footer) -> bool:
     return footer.feature_dim == 0 or (out / FEATURES).is_file()
-
-
-def _kept_report(report: Report) -> str:
-    """Return what is kept of a report: the same for the same faces, however many runs it took to make them."""
-    kept = {"generators": [dataclasses.asdict(each) for each in report.generators], "defects": report.defects}
-    return json.dumps(kept, indent=1) + "\n"
 
 
 def _written_footer(out: Path) -> Footer | None:
@@ -161,23 +149,8 @@ def _written_footer(out: Path) -> Footer | None:
 def _report(
     job: Job, planned: Plan, done: dict[PartName, PartSummary], resumed: int, seconds: dict[str, float]
 ) -> Report:
-    by_generator: dict[str, list[PartSummary]] = {generator: [] for generator in sorted(planned.declared)}
-    for part in planned.parts:
-        by_generator[part.name.generator].append(done[part.name])
-    rows = (
-        GeneratorCount(
-            generator=generator,
-            declared=planned.declared[generator],
-            kept=sum(summary.kept for summary in summaries),
-            enlarged=sum(summary.enlarged for summary in summaries),
-            with_gaze=sum(summary.with_gaze for summary in summaries),
-            without_gaze=count_flags(summaries),
-            skipped=count_reasons(summaries),
-        )
-        for generator, summaries in by_generator.items()
-    )
     defects = {kind: planned.defects.examples[kind] for kind in sorted(planned.defects.counts)}
-    return Report(job.out, tuple(rows), defects, len(planned.parts), resumed, seconds)
+    return Report(job.out, count_generators(done), defects, len(planned.parts), resumed, seconds)
 
 
 def _footer(
@@ -250,5 +223,5 @@ def _check_recipe(job: Job, ledger: Ledger, recipe: PrepareRecipe, overwrite: bo
 
 
 def _refuse_foreign_folder(out: Path) -> None:
-    if out.is_dir() and not (out / ".prepare").is_dir() and any(islice(out.iterdir(), 1)):
+    if out.is_dir() and not (out / ".prepare").is_dir() and any(path.name != TOMBSTONES for path in out.iterdir()):
         raise UsageError(f"{out} holds files that dfad-bench did not write. Choose another --data or --name.")

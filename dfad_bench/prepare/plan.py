@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import UsageError, shorten
-from dfad_bench.interfaces import Source
+from dfad_bench.interfaces import Engine, Source
 from dfad_bench.prepare.faces import CropRecipe
 from dfad_bench.prepare.ledger import MOST_IN_PART, PART, PartName, digest_inputs
 from dfad_bench.prepare.payloads import MISSING
@@ -25,7 +26,8 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One preparation: a source (registered as ``plugin``, here called ``name``), its root, and where to write."""
+    """One preparation: a source (registered as ``plugin``, here called ``name``), its root, where to write, and where the
+    parts are made: with an engine of several machines, all of them must see root and data under these paths."""
 
     name: str
     plugin: str
@@ -34,7 +36,7 @@ class Job:
     data: Path
     recipe: CropRecipe
     limit: int | None = None
-    workers: int = 1
+    engine: Engine = field(default_factory=LocalEngine)
 
     @property
     def out(self) -> Path:

@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError, shorten
+from dfad_bench.interfaces import Engine
 from dfad_bench.prepare.crop_files import Unsound, read_crop, read_png
 from dfad_bench.prepare.gaze_map import render_gaze_map
 from dfad_bench.records.features import read_features
 from dfad_bench.records.gaze import CROP_FLAGS, added_estimators, adding_command, gaze_path, read_gaze
-from dfad_bench.records.manifest import FEATURES, read_footer, read_manifest
+from dfad_bench.records.manifest import FEATURES, read_batches, read_footer, read_manifest
+
+Row = dict[str, Any]
+_COLUMNS = ("id", "file_name", "gaze_file_name", "gaze_pitch", "gaze_yaw", "sha256")
 
 
-def verify_manifest(root: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify_manifest(
+    root: Path, on_progress: Callable[[int, int], None] | None = None, engine: Engine | None = None
+) -> list[str]:
     """Return one line per face whose crop or gaze map is missing, unreadable or altered, and per gaze of another estimator
-    that is not what it should be; an empty list when all is well."""
-    table = read_manifest(root, ("id", "file_name", "gaze_file_name", "gaze_pitch", "gaze_yaw", "sha256")).table
-    problems = _feature_problems(root, table.num_rows) + _added_gaze_problems(root)
-    for done, row in enumerate(table.to_pylist(), start=1):
-        problem = _problem(root, row["file_name"], row["sha256"])
-        if problem is None and row["gaze_file_name"] is not None:
-            problem = _gaze_problem(root, row["gaze_file_name"], row["gaze_pitch"], row["gaze_yaw"])
-        if problem is not None:
-            problems.append(f"{row['id']}: {problem}")
+    that is not what it should be; an empty list when all is well. Every crop is decoded and hashed, wherever the engine
+    does that."""
+    total = read_manifest(root, ("id",)).table.num_rows
+    problems = _feature_problems(root, total) + _added_gaze_problems(root)
+    done = 0
+    checked = (engine or LocalEngine()).map(partial(_rows, root), partial(_FaceChecker, root), in_order=True)
+    for faces, found in checked:
+        problems += found
+        done += faces
         if on_progress:
-            on_progress(done, table.num_rows)
+            on_progress(done, total)
     return problems
+
+
+_FACES_PER_TASK = 256
+
+
+def _rows(root: Path) -> Iterator[list[Row]]:
+    for batch in read_batches(root, _COLUMNS):
+        for start in range(0, batch.num_rows, _FACES_PER_TASK):
+            yield batch.slice(start, _FACES_PER_TASK).to_pylist()
+
+
+class _FaceChecker:
+    """The stage of a verification: rows in, their number and what is wrong with them out."""
+
+    def __init__(self, root: Path) -> None:
+        cv2.setNumThreads(1)  # workers are processes; threads inside them would only compete
+        self._root = root
+
+    def __call__(self, rows: Sequence[Row]) -> tuple[int, list[str]]:
+        problems = []
+        for row in rows:
+            problem = _problem(self._root, row["file_name"], row["sha256"])
+            if problem is None and row["gaze_file_name"] is not None:
+                problem = _gaze_problem(self._root, row["gaze_file_name"], row["gaze_pitch"], row["gaze_yaw"])
+            if problem is not None:
+                problems.append(f"{row['id']}: {problem}")
+        return len(rows), problems
 
 
 def _feature_problems(root: Path, faces: int) -> list[str]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dfad_bench.engines.local import LocalEngine
+from dfad_bench.interfaces import Engine
 from dfad_bench.prepare.faces import CropRecipe
 from dfad_bench.prepare.options import build_source
 from dfad_bench.prepare.pipeline import Report, prepare
@@ -87,10 +89,10 @@ def job(
     margin: float = 1.0,
     size: int = SIZE,
     limit: int | None = None,
-    workers: int = 1,
+    engine: Engine | None = None,
 ) -> Job:
     recipe = CropRecipe(detector, "annotated", margin, size)
-    return Job("faces", plugin, build_source(plugin, settings), root, data, recipe, limit, workers)
+    return Job("faces", plugin, build_source(plugin, settings), root, data, recipe, limit, engine or LocalEngine())
 
 
 def no_defect(defect: Defect) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare.sources import deepfakeface
 from dfad_bench.prepare.sources.deepfakeface import PARTS, DeepFakeFaceSource
@@ -134,7 +135,7 @@ def test_a_wrong_root_says_how_to_get_the_data(tmp_path: Path) -> None:
 
 def test_prepared_from_zips_by_two_workers_it_is_what_folders_give(tmp_path: Path) -> None:
     whole = run(job(copy(tmp_path / "folders", "folders"), tmp_path / "one", "deepfakeface"))
-    zips = run(job(copy(tmp_path / "zips"), tmp_path / "two", "deepfakeface", workers=2))
+    zips = run(job(copy(tmp_path / "zips"), tmp_path / "two", "deepfakeface", engine=LocalEngine(2)))
     assert len(rows(zips.root)) == 4 * len(NAMES)
     assert contents(zips.root) == contents(whole.root)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dfad_bench.prepare import workers
+from dfad_bench.engines import local
 from dfad_bench.prepare.ledger import PartName
+from dfad_bench.prepare.part_maker import PartTask
 from tests.prepare.builders import contents, detector_file, folder_tree, rows, write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,11 +25,12 @@ PARTS = 6
 PROGRAM = """
 import sys
 from pathlib import Path
+from dfad_bench.engines.local import LocalEngine
 from tests.prepare.builders import job, run
 
 if __name__ == "__main__":
     root, data, detector, workers = sys.argv[1:]
-    run(job(Path(root), Path(data), detector=detector, workers=int(workers)))
+    run(job(Path(root), Path(data), detector=detector, engine=LocalEngine(int(workers))))
 """
 
 
@@ -160,11 +162,11 @@ def test_a_worker_whose_main_process_has_gone_takes_no_task(monkeypatch: pytest.
         raise SystemExit(code)
 
     taken: list[object] = []
-    monkeypatch.setattr(workers.multiprocessing, "parent_process", Gone)
-    monkeypatch.setattr(workers.os, "_exit", leave)
-    monkeypatch.setattr(workers, "_worker", taken.append)
+    monkeypatch.setattr(local.multiprocessing, "parent_process", Gone)
+    monkeypatch.setattr(local.os, "_exit", leave)
+    monkeypatch.setattr(local, "_worker", taken.append)
     with pytest.raises(SystemExit):
-        workers._run_in_worker(workers.PartTask(PartName("real", 0), "", ()))
+        local._run_in_worker(PartTask(PartName("real", 0), "", ()))
     assert taken == []
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 from dfad_bench.cli import app
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare import ledger
 from dfad_bench.prepare.add_gaze import add_gaze
@@ -276,7 +277,7 @@ def test_gradient_added_to_photographs_is_gradient_prepared(
 def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path, estimator: str) -> None:
     root = run(job(folder_tree(tmp_path / "root", {"real": 70, "simswap": 9}), tmp_path / "data")).root
     copy = shutil.copytree(root, tmp_path / "two" / "faces")
-    assert add_gaze(root, estimator).parts == add_gaze(copy, estimator, workers=2).parts > 1
+    assert add_gaze(root, estimator).parts == add_gaze(copy, estimator, engine=LocalEngine(2)).parts > 1
     assert added(root) == added(copy)
 
 
@@ -334,7 +335,7 @@ def test_what_was_damaged_afterwards_is_named_and_made_again(prepared: Path, est
 def test_a_manifest_without_faces_gets_an_empty_gaze(tmp_path: Path, estimator: str) -> None:
     write(tmp_path / "root" / "real" / "a.png", b"nothing")
     root = run(job(tmp_path / "root", tmp_path / "data")).root
-    assert add_gaze(root, estimator, workers=2).generators == ()
+    assert add_gaze(root, estimator, engine=LocalEngine(2)).generators == ()
     gaze = read_gaze(root, "bright")
     assert gaze.ids == []
     assert gaze.features is not None and gaze.features.shape == (0, 10)
@@ -408,10 +409,11 @@ def test_a_run_killed_after_any_of_its_renames_ends_with_the_same_bytes(
 PROGRAM = """
 import sys
 from pathlib import Path
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.prepare.add_gaze import add_gaze
 
 if __name__ == "__main__":
-    add_gaze(Path(sys.argv[1]), sys.argv[2], workers=2)
+    add_gaze(Path(sys.argv[1]), sys.argv[2], engine=LocalEngine(2))
 """
 
 
@@ -484,9 +486,9 @@ def test_a_worker_that_dies_is_one_line_and_the_run_goes_on_afterwards(
     path.write_text(text.replace("        time.sleep", f"        {dying}\n        time.sleep"))
     flag.touch()
     with pytest.raises(DataError, match="worker process was killed"):
-        add_gaze(prepared, estimator, workers=2)
+        add_gaze(prepared, estimator, engine=LocalEngine(2))
     flag.unlink()
-    assert add_gaze(prepared, estimator, workers=2).unseen == 0
+    assert add_gaze(prepared, estimator, engine=LocalEngine(2)).unseen == 0
 
 
 # --- crops that are not what they were -----------------------------------------------------------------------------

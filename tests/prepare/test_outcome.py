@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError
 from dfad_bench.prepare import ledger
 from dfad_bench.prepare.ledger import MOST_IN_PART
@@ -106,7 +107,7 @@ def test_features_that_were_deleted_are_written_again_without_making_a_face(root
 
 def test_one_and_two_workers_write_the_same_features(root: Path, tmp_path: Path) -> None:
     one = run(with_features(root, tmp_path / "one"))
-    two = run(with_features(root, tmp_path / "two", workers=2))
+    two = run(with_features(root, tmp_path / "two", engine=LocalEngine(2)))
     written = [(r.root / "gaze_features.safetensors").read_bytes() for r in (one, two)]
     assert written[0] == written[1]
 

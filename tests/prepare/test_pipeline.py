@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from dfad_bench.config import file_sha256
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare import ledger, pipeline
 from dfad_bench.prepare.faces import pixel_sha256
@@ -193,7 +194,7 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     write(root / "real" / "broken.jpg", b"broken")
     detector = detector_file(tmp_path / "mine.py")
     one = run(job(root, tmp_path / "one", detector=detector))
-    two = run(job(root, tmp_path / "two", detector=detector, workers=2))
+    two = run(job(root, tmp_path / "two", detector=detector, engine=LocalEngine(2)))
     assert contents(one.root) == contents(two.root)
     assert len(contents(one.root)) == PART + 7 + 9 + 5 + 4
 
@@ -477,7 +478,7 @@ def test_a_worker_that_dies_is_one_line_and_the_run_goes_on_afterwards(tmp_path:
     dying = f"        os.path.exists({str(flag)!r}) and multiprocessing.parent_process() and os._exit(9)\n        time.sleep"
     text = detector.read_text().replace("import time\n", "import time, os, multiprocessing\n")
     detector.write_text(text.replace("        time.sleep", dying))
-    what = job(root, tmp_path / "data", detector=str(detector), workers=2)
+    what = job(root, tmp_path / "data", detector=str(detector), engine=LocalEngine(2))
     flag.touch()
     with pytest.raises(DataError, match="worker process was killed"):
         run(what)

@@ -38,7 +38,7 @@ def the_problem(prepared: Path) -> str:
 def test_a_manifest_as_it_was_written_is_sound(prepared: Path) -> None:
     steps: list[tuple[int, int]] = []
     assert verify_manifest(prepared, lambda done, total: steps.append((done, total))) == []
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert steps == [(3, 3)]
 
 
 def test_one_altered_pixel_is_named(prepared: Path) -> None:

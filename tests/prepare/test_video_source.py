@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import UsageError
 from dfad_bench.prepare.options import build_source
 from dfad_bench.prepare.reading import open_images
@@ -135,7 +136,7 @@ def test_clips_become_faces_and_what_is_lost_of_them_stands_in_the_ledger(tmp_pa
     broken = clip(root / "simswap" / "1.mp4", 48, gop=12)
     break_packet(broken, 12)
     clips(root, "simswap/2.mp4")
-    run(job(root, tmp_path / "data", "video", settings=["frames=4"], workers=2))
+    run(job(root, tmp_path / "data", "video", settings=["frames=4"], engine=LocalEngine(2)))
     faces = {row["id"]: row for row in rows(tmp_path / "data" / "faces")}
     lost = {row["id"]: row["reason"] for row in rows(tmp_path / "data" / "faces", "skipped.parquet")}
     assert {(row["video"], row["frame"], row["original_format"]) for row in faces.values()} == {

@@ -157,7 +157,7 @@ def test_datasets_loads_it_with_image_features(toy: Path, tmp_path: Path, monkey
 @pytest.mark.slow
 def test_the_demo_loads_as_the_splits_of_its_protocol(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
-    job = build_job("demo", tmp_path / "data", settings=["faces=60"], workers=1)
+    job = build_job("demo", tmp_path / "data", settings=["faces=60"])
     pipeline.prepare(job, plan(job))
     export_dataset(job.data, ["demo"], ["demo"], tmp_path / "out")
     loaded = datasets.load_dataset(str(tmp_path / "out"), "demo", cache_dir=str(tmp_path / "cache"))

@@ -1,0 +1,165 @@
+"""The engine of a cluster: tasks stream through ``ray.data``, which places, throttles and repeats them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+from ray import cloudpickle
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.exceptions import RayError, RayTaskError
+
+from dfad_bench.errors import DataError, DfadError, UsageError
+from dfad_bench.registry import PLUGIN_MODULE
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_CELL = "pickled"
+"""The one column that Ray sees. Tasks are names and rows, results are counts: pixels stay with the worker."""
+_LISTING_CPUS = 0
+"""Listing waits for the workers nearly always; on a small cluster it must not keep a CPU from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RayEngine:
+    """Does tasks on the workers of a Ray cluster.
+
+    It is the cluster that RAY_ADDRESS names or that runs on this machine, or else one of this machine alone, started for
+    this process. workers: stages to be built, None for as many as there are CPUs, or GPUs where each needs a share of one;
+    gpus_per_worker: that share. A task whose worker is lost is done again elsewhere, so it must come to the same twice.
+    """
+
+    workers: int | None = None
+    gpus_per_worker: float = 0.0
+    is_here = False
+
+    def map(
+        self,
+        tasks: Callable[[], Iterator[Task]],
+        build: Callable[[], Callable[[Task], Result]],
+        *,
+        in_order: bool = False,
+    ) -> Iterator[Result]:
+        """Yield what each task comes to; see ``interfaces.Engine``.
+
+        Raises UsageError where the cluster has too little room for one worker, DataError where it is lost.
+        """
+        _connect()
+        _by_value()
+        size = self._size()
+        context = DataContext.get_current().copy()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.target_max_block_size = 1  # a block is one task, so that no worker waits for a block to fill
+        context.execution_options.preserve_order = in_order
+        with DataContext.current(context):
+            answers = (
+                ray.data.read_datasource(_Tasks(tasks), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS)
+                .map_batches(
+                    _Stage,
+                    fn_constructor_args=(build,),
+                    batch_size=1,
+                    batch_format="pyarrow",
+                    compute=ActorPoolStrategy(min_size=1, initial_size=size, max_size=size),
+                    num_cpus=1,
+                    num_gpus=self.gpus_per_worker,
+                )
+                .iter_batches(batch_size=1, batch_format="pyarrow")
+            )
+        try:
+            for answer in answers:
+                result = cloudpickle.loads(answer[_CELL][0].as_py())
+                if isinstance(result, DfadError):
+                    raise result
+                yield result
+        except RayTaskError:
+            raise  # a bug in a stage, with the traceback of its worker
+        except RayError as error:
+            told = " ".join(str(error).split())[:300]
+            raise DataError(f"The Ray cluster failed ({told}). Run the same command to go on.") from None
+
+    def _size(self) -> int:
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = int(there.get("CPU", 0))
+        if self.gpus_per_worker:
+            room = min(room, int(there.get("GPU", 0) / self.gpus_per_worker))
+        if not room:
+            raise UsageError(
+                f"The Ray cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, and a worker needs "
+                f"one CPU and {self.gpus_per_worker:g} GPUs. Add nodes, or lower --gpus-per-worker."
+            )
+        return room if self.workers is None else min(room, self.workers)
+
+
+class _Tasks(Datasource):
+    """The tasks, listed in one stream by a worker: the driver's memory does not grow with them."""
+
+    def __init__(self, tasks: Callable[[], Iterator[Any]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tasks = tasks
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return None: how many tasks there are is known once they are listed."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return the one stream."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
+        return [ReadTask(partial(_listed, self._tasks), unknown)]
+
+
+def _listed(tasks: Callable[[], Iterator[Any]]) -> Iterator[pa.Table]:
+    try:
+        yield from map(_packed, tasks())
+    except DfadError as error:
+        yield _packed(error)  # through the workers to the driver
+
+
+def _by_value() -> None:
+    """Send plugins of local files along: the workers have not imported them."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(PLUGIN_MODULE):
+            cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+
+
+class _Stage:
+    """One worker: builds its stage once, with its first task, then does a task at a time.
+
+    A DfadError is an answer like any other: Ray would wrap it in a traceback.
+    """
+
+    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
+        self._build = build
+        self._stage: Callable[[Any], Any] | None = None
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        task = cloudpickle.loads(block[_CELL][0].as_py())
+        try:
+            if isinstance(task, DfadError):
+                raise task
+            if self._stage is None:
+                self._stage = self._build()
+            return _packed(self._stage(task))
+        except DfadError as error:
+            return _packed(error)
+
+
+def _packed(value: Any) -> pa.Table:
+    pickled = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+    return pa.table({_CELL: pa.array([pickled], pa.large_binary())})
+
+
+def _connect() -> None:
+    if ray.is_initialized():
+        return
+    # What a user must know of is raised; Ray's own warnings are about its workings.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
