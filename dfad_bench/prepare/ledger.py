@@ -12,10 +12,12 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +36,7 @@ from dfad_bench.records.manifest import (
     with_footer,
     without_split_words,
 )
+from dfad_bench.records.tombstones import DECISIVE, Tombstone, Tombstones, read_tombstones
 from dfad_bench.types import Annotation, RawImage
 
 PART = 64
@@ -41,8 +44,11 @@ MOST_IN_PART = 4 * PART
 """A part ends where a clip ends, so that no clip is opened twice, but is never larger than this."""
 
 _FEATURES = pa.field("gaze_features", pa.list_(pa.float32()))
+_PART_COLUMNS = COLUMNS.append(_FEATURES)
 _KEY = b"dfad_bench_part"
 _ROWS_PER_GROUP = 16_384
+TAKEN_DOWN = "taken_down"
+"""Why a face that was prepared, or would have been, is not there: the tombstone list names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,10 @@ class PartSummary:
     skips: tuple[Skip, ...]
 
 
+def _taken_down(row: Mapping[str, Any], stones: Sequence[Tombstone]) -> Skip:
+    return Skip(row["id"], row["generator"], TAKEN_DOWN, stones[0].told)
+
+
 _decisive = attrgetter(*sorted(set(RawImage.__dataclass_fields__) - {"payload", "annotation", "mask"}))
 
 
@@ -96,6 +106,10 @@ class Ledger:
         self.state = root / ".prepare"
         self._parts = self.state / "parts"
 
+    @cached_property
+    def _tombstones(self) -> Tombstones:
+        return read_tombstones(self.root)
+
     def path(self, part: PartName) -> Path:
         """Return the part's Parquet file."""
         return self._file(part.folder)
@@ -105,8 +119,11 @@ class Ledger:
 
     def summary(self, part: PartName) -> PartSummary | None:
         """Return what a finished part says of itself, or None where it is absent or damaged."""
+        return self._read_summary(part.folder)
+
+    def _read_summary(self, folder: str) -> PartSummary | None:
         try:
-            stored = json.loads(pq.read_schema(self.path(part)).metadata[_KEY])
+            stored = json.loads(pq.read_schema(self._file(folder)).metadata[_KEY])
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
         skips = tuple(Skip(**skip) for skip in stored["skips"])
@@ -121,10 +138,13 @@ class Ledger:
         """Write a part from batches of faces as they come; only rows are held in memory."""
         self.discard(part.folder)
         temporary = {kind: self._temporary(kind, part.folder) for kind in ("faces", "gaze")}
-        rows, skips = [], []
+        rows, skips, taken_down = [], [], []
         for prepared, skipped in faces:
             skips += skipped
             for face in prepared:
+                if stones := self._tombstones.hits(face.row):
+                    taken_down.append(_taken_down(face.row, stones))
+                    continue
                 name = f"{part.folder}/{file_stem(face.row['id'])}.png"
                 _put(temporary["faces"] / Path(name).name, face.png)
                 if face.gaze_png is not None:
@@ -135,18 +155,23 @@ class Ledger:
         for kind, folder in temporary.items():
             if folder.is_dir():
                 folder.replace(self.root / kind / part.folder)
+        return self._put_rows(part.folder, pa.Table.from_pylist(rows, _PART_COLUMNS), inputs, [*skips, *taken_down])
+
+    def _put_rows(self, folder: str, rows: pa.Table, inputs: str, skips: Sequence[Skip]) -> PartSummary:
+        flags = Counter(flag for flag in rows["gaze_flag"].to_pylist() if flag)
+        # of one order, whenever each was asked for
+        taken_down = sorted((skip for skip in skips if skip.reason == TAKEN_DOWN), key=attrgetter("id"))
         summary = PartSummary(
             inputs=inputs,
-            kept=len(rows),
-            enlarged=sum(row["crop_scale"] > 1 for row in rows),
-            with_gaze=sum(row["gaze_file_name"] is not None for row in rows),
-            flags=dict(sorted(Counter(row["gaze_flag"] for row in rows if row["gaze_flag"]).items())),
-            skips=tuple(skips),
+            kept=rows.num_rows,
+            enlarged=sum(scale > 1 for scale in rows["crop_scale"].to_pylist()),
+            with_gaze=rows.num_rows - rows["gaze_file_name"].null_count,
+            flags=dict(sorted(flags.items())),
+            skips=(*(skip for skip in skips if skip.reason != TAKEN_DOWN), *taken_down),
         )
-        schema = COLUMNS.append(_FEATURES).with_metadata({_KEY: json.dumps(asdict(summary)).encode()})
-        path = self.path(part)
+        path = self._file(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, pa.Table.from_pylist(rows, schema))
+        write_table(path, rows.replace_schema_metadata({_KEY: json.dumps(asdict(summary)).encode()}))
         return summary
 
     def discard(self, folder: str) -> None:
@@ -166,6 +191,52 @@ class Ledger:
         """
         keep = {part.folder for part in wanted}
         return [folder for folder in self._on_disk() if folder not in keep]
+
+    def finished(self) -> dict[PartName, PartSummary]:
+        """Return what every finished part on disk says of itself, in the order in which parts are assembled."""
+        found = {}
+        for path in self._parts.glob("*/*.parquet"):
+            folder = path.relative_to(self._parts).with_suffix("").as_posix()
+            if (summary := self._read_summary(folder)) is not None:
+                first = pq.read_table(path, columns=["generator"])["generator"].to_pylist()[:1]
+                generator = first[0] if first else summary.skips[0].generator
+                found[PartName(generator, int(path.stem))] = summary
+        return dict(sorted(found.items(), key=lambda each: (each[0].generator, each[0].index)))
+
+    def drop_rows(self) -> dict[str, list[Tombstone]]:
+        """Take out of the finished parts what the tombstone list names, and return the ids of the faces with their lines.
+
+        Each face becomes a skip. Its files stay until ``drop_files``: rows go first, so that none ever names a file that
+        has gone, and a call after one that was killed goes on where that stopped.
+        """
+        dropped: dict[str, list[Tombstone]] = {}
+        for part, summary in self.finished().items() if self._tombstones else ():
+            among = pq.read_table(self.path(part), columns=[*DECISIVE, "generator"]).to_pylist()
+            hits = [self._tombstones.hits(row) for row in among]
+            if not any(hits):
+                continue
+            taken_down = [_taken_down(row, stones) for row, stones in zip(among, hits, strict=True) if stones]
+            rows = pq.read_table(self.path(part)).filter(pa.array([not stones for stones in hits]))
+            rows = rows.select(_PART_COLUMNS.names).cast(_PART_COLUMNS)
+            self._put_rows(part.folder, rows, summary.inputs, [*summary.skips, *taken_down])
+            dropped |= {row["id"]: stones for row, stones in zip(among, hits, strict=True) if stones}
+        return dropped
+
+    def drop_files(self) -> None:
+        """Where there is a tombstone list, remove every crop and gaze map that no finished part's rows name."""
+        for folder in list(self._on_disk()) if self._tombstones else ():
+            if self._read_summary(folder) is None:
+                self.discard(folder)  # what a killed preparation left
+                continue
+            named = pq.read_table(self._file(folder), columns=["file_name", "gaze_file_name"])
+            keep = {*named["file_name"].to_pylist(), *named["gaze_file_name"].to_pylist()}
+            for kind in ("faces", "gaze"):
+                for path in (self.root / kind / folder).glob("*"):
+                    if path.relative_to(self.root).as_posix() not in keep:
+                        path.unlink()
+                for emptied in ((self.root / kind / folder), (self.root / kind / folder).parent):
+                    if emptied.is_dir() and not any(emptied.iterdir()):
+                        emptied.rmdir()
 
     def _on_disk(self) -> Iterator[str]:
         found = {p.relative_to(self._parts).with_suffix("").as_posix() for p in self._parts.glob("*/*.parquet")}
@@ -277,16 +348,3 @@ def file_stem(identifier: str) -> str:
     key = re.sub(r"[^A-Za-z0-9_-]+", "_", identifier.split("/", 2)[-1]).strip("_")
     stem = f"{key[-80:]}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}".lower()
     return without_split_words(stem)
-
-
-def count_reasons(summaries: Iterable[PartSummary]) -> dict[str, int]:
-    """Return the number of skips by reason, sorted."""
-    return dict(sorted(Counter(skip.reason for summary in summaries for skip in summary.skips).items()))
-
-
-def count_flags(summaries: Iterable[PartSummary]) -> dict[str, int]:
-    """Return the number of faces without a gaze by the estimator's reason, sorted."""
-    total: Counter[str] = Counter()
-    for summary in summaries:
-        total.update(summary.flags)
-    return dict(sorted(total.items()))

@@ -76,6 +76,26 @@ def features_shape(root: Path, name: str = FEATURES) -> tuple[int, ...]:
         return tuple(file.get_slice(KEY).get_shape())
 
 
+_BLOCK = 8192
+
+
+def keep_features(root: Path, keep: NDArray[np.bool_], name: str = FEATURES) -> None:
+    """Rewrite the gaze features beside a table with the rows where ``keep`` [N] is true; raises as ``read_features`` does."""
+    rows, width = features_shape(root, name)
+    if rows != len(keep):
+        raise DataError(f"{root / name} has {rows} rows where the table has {len(keep)}. Prepare the source again.")
+    with FeaturesWriter(root, int(keep.sum()), width, name) as kept:
+        for start, block in _blocks(root, name, rows):
+            kept.add(block[keep[start : start + len(block)]])
+
+
+def _blocks(root: Path, name: str, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    with _opened(root / name) as file:
+        features = file.get_slice(KEY)
+        for start in range(0, rows, _BLOCK):
+            yield start, features[start : min(start + _BLOCK, rows)]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
