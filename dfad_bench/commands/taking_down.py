@@ -80,6 +80,6 @@ def _show(done: TakenDown, format: Format) -> None:
         )
     if done.removed:
         console.note(
-            f"Not reached: the source's own files, runs (their predictions hold ids), exports, reports, copies and weights "
-            f"that were trained on {'this face' if len(done.removed) == 1 else 'these faces'}."
+            "Not reached: the source's own files, runs (their predictions hold ids), packed copies, exports, reports, and "
+            "weights that were trained on them."
         )

@@ -57,12 +57,15 @@ def take_down(root: Path, asked: Iterable[tuple[str, str]], date: str, reason: s
     date: of the request, ISO 8601; reason: may be published. Raises UsageError where nothing was prepared in ``root``,
     DataError for a value that no manifest of this source can hold, for a list that is not sound and for damaged files.
     """
-    state = Ledger(root).state
-    if not state.is_dir():
-        raise UsageError(f"{root} was not prepared here: it has no ledger. Give the --data and the name that it was.")
-    with sole_writer(root, state / "lock"):
+    ledger = Ledger(root)
+    if not ledger.finished():
+        raise UsageError(
+            f"{root} is not where its source was prepared: it has no ledger. Take the faces down there; then make copies, such "
+            "as a packed one, anew."
+        )
+    with sole_writer(root, ledger.state / "lock"):
         added = add_tombstones(root, asked, date, reason)
-        dropped = honour_tombstones(Ledger(root))
+        dropped = honour_tombstones(ledger)
         hit = {stone for stones in dropped.values() for stone in stones}
         return TakenDown(
             root=root,

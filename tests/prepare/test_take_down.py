@@ -274,10 +274,15 @@ def test_nobody_else_may_write_meanwhile(faces: Path) -> None:
     assert not (faces / "tombstones.csv").exists()
 
 
-def test_a_folder_that_was_not_prepared_here_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="was not prepared here"):
-        ask(tmp_path / "faces", ("identity", "ff/ann"))
-    assert not (tmp_path / "faces").exists()
+def test_a_folder_without_a_ledger_is_refused_and_left_as_it_is(faces: Path, tmp_path: Path) -> None:
+    """A copy, such as a packed one, has no parts to go by."""
+    shutil.rmtree(faces / ".prepare")
+    before = contents(faces)
+    for folder in (faces, tmp_path / "nothing"):
+        with pytest.raises(UsageError, match="not where its source was prepared"):
+            ask(folder, ("identity", "ff/ann"))
+    assert contents(faces) == before
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_preparation_that_was_not_finished_loses_the_faces_too(faces: Path, root: Path) -> None:
