@@ -30,6 +30,27 @@ FAMILIES = {
     "undisclosed": "commercial service whose mechanism is not published",
 }
 
+DATASETS = {
+    "celebdf": ("Celeb-DF", "Celeb-DF v1", "Celeb-DF v2", "CDF", "CDF v1", "CDF v2"),
+    "deepfakebench": ("DeepfakeBench",),
+    "deepfakeface": ("DeepFakeFace", "DFF"),
+    "df40": ("DF40",),
+    "ffpp": (
+        "FaceForensics++",
+        "FaceForensics++ c23",
+        "FaceForensics++ c40",
+        "FaceForensics",
+        "DeepFakeDetection",
+        "DFD",
+    )
+    + ("FF++", "FF++ c23", "FF++ c40"),
+    "genface": ("GenFace",),
+    "sfhq_t2i": ("SFHQ-T2I", "SFHQ"),
+}
+"""What sources are called elsewhere, as in what a model says it was trained on."""
+_MADE_FROM = {"deepfakebench": {"ffpp", "celebdf"}, "df40": {"ffpp", "celebdf"}}
+"""Sources that hold others' faces: DF40's swaps and reenactments are of FaceForensics++ and Celeb-DF, its reals are theirs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generator:
@@ -57,6 +78,18 @@ def normalise(name: str) -> str:
     """
     spelled = "".join(_spelled_out(character) for character in unicodedata.normalize("NFKD", name.lower()))
     return re.sub(r"[^a-z0-9]+", "", spelled)
+
+
+def dataset(name: str) -> str:
+    """Return the name of the source that a dataset is, whatever it is called; one that is none of ours, normalised."""
+    by_spelling = {normalise(each): source for source, names in DATASETS.items() for each in (source, *names)}
+    return by_spelling.get(normalise(name), normalise(name))
+
+
+def share_data(one: str, other: str) -> bool:
+    """Return whether two datasets, by any of their names, are one, or one is made from the other, or both from a third."""
+    first, second = dataset(one), dataset(other)
+    return not ({first} | _MADE_FROM.get(first, set())).isdisjoint({second} | _MADE_FROM.get(second, set()))
 
 
 def _spelled_out(character: str) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dfad_bench import registry
 from dfad_bench.errors import UsageError
-from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES, Generator, Taxonomy, known, normalise
+from dfad_bench.records.protocol import load_protocol
+from dfad_bench.taxonomy import DATASETS, FAMILIES, FORGERY_TYPES, Generator, Taxonomy, known, normalise, share_data
 
 CORPUS = Path(__file__).parents[1].parent / "shared" / "data" / "corpus" / "corpus.csv"
 
@@ -264,3 +266,34 @@ def test_searching_reads_names_years_and_references(words: str) -> None:
 
 def test_searching_for_what_is_nowhere_finds_nothing() -> None:
     assert known().search("flow zzzzqqqq") == []
+
+
+# --- datasets ------------------------------------------------------------------------------------------------------
+
+
+def test_every_dataset_that_is_known_by_other_names_is_a_source_or_has_a_protocol_that_names_it() -> None:
+    named = {source for name in registry.entries("protocols") for source in load_protocol(name).sources}
+    assert set(DATASETS) <= set(registry.entries("sources")) | named
+
+
+def test_no_two_datasets_share_a_name() -> None:
+    spelled = [normalise(name) for source, names in DATASETS.items() for name in {source, *names}]
+    owners = [source for source, names in DATASETS.items() for _ in {source, *names}]
+    assert all(len({owners[at] for at, other in enumerate(spelled) if other == each}) == 1 for each in spelled)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("FaceForensics++", "ffpp", True),
+        ("ff++", "FF++ c40", True),
+        ("Celeb-DF v2", "celebdf", True),
+        ("FaceForensics++", "df40", True),
+        ("DF40", "deepfakebench", True),
+        ("celebdf", "ffpp", False),
+        ("My Faces", "my-faces", True),
+        ("Gaze360", "ffpp", False),
+    ],
+)
+def test_datasets_share_data_by_whatever_names_they_are_called(one: str, other: str, expected: bool) -> None:
+    assert share_data(one, other) is share_data(other, one) is expected

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
 from csv import QUOTE_MINIMAL, writer
 
-from dfad_bench.publish.ranking import leaderboard_table, ranked_by
-from dfad_bench.publish.tables import LEVELS, NONE, Lookup, Notes, level_name, warned
+from dfad_bench.publish.ranking import by_faces, ranked_by, ranked_results
+from dfad_bench.publish.tables import LEVELS, Lookup, Notes, level_name, warned
 from dfad_bench.records.results import MEAN, POOLED, Result, Score
 
 _RUN_COLUMNS = (
@@ -21,27 +20,6 @@ _SCORE_COLUMNS = (
     *("task", "metric", "level", "unit", "subset", "group", "value", "low", "high", "interval"),
     *("n", "clusters", "unknown", "reason", "no_interval"),
 )
-
-
-# --- groups and ranks ----------------------------------------------------------------------------------------------
-
-
-def _groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Return the results of each protocol, version and set of faces: numbers on different faces are not compared."""
-
-    def key(result: Result) -> tuple[str, int, str]:
-        return result.protocol.name, result.protocol.version, result.protocol.fingerprint
-
-    return [list(group) for _, group in itertools.groupby(sorted(results, key=key), key=key)]
-
-
-def ranked_results(group: Sequence[Result]) -> list[tuple[str, Result]]:
-    """Return a group's results as the leaderboard orders them, each with its rank, empty where it has none."""
-    by_name = {each.model.name: each for each in group}
-    # A reported result's name carries a mark in the table, and a measured one's does not.
-    plain = [each.model_copy(update={"origin": "measured"}) for each in group]
-    rows = leaderboard_table(group[0].protocol, plain).rows
-    return [("" if row[0] == NONE else row[0], by_name[row[1]]) for row in rows]
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------
@@ -57,7 +35,7 @@ def csv(results: Sequence[Result]) -> str:
     text = io.StringIO()
     lines = writer(text, lineterminator="\r\n", quoting=QUOTE_MINIMAL)
     lines.writerow((*_RUN_COLUMNS, *_SCORE_COLUMNS))
-    for group in _groups(results):
+    for group in by_faces(results):
         for rank, result in ranked_results(group):
             run = _run_cells(rank, result)
             for score in result.scores:
@@ -92,7 +70,7 @@ def latex(results: Sequence[Result]) -> str:
     pair of numbers is the 95 % interval. Every name is escaped, and the text is ASCII whatever it holds.
     """
     head = "% Written by dfad-bench. It needs \\usepackage{booktabs}.\n"
-    groups = _groups(results)
+    groups = by_faces(results)
     editions = [(group[0].protocol.name, group[0].protocol.version) for group in groups]
     environments = [
         _environment(group, several=editions.count(edition) > 1)

@@ -14,7 +14,7 @@ from dfad_bench.errors import DataError, UsageError
 from dfad_bench.prepare.options import build_source
 from dfad_bench.publish.formats import csv, latex
 from dfad_bench.publish.pairs import groups_table
-from dfad_bench.publish.ranking import leaderboard_table
+from dfad_bench.publish.ranking import by_faces, key_of, leaderboard_table
 from dfad_bench.publish.seeds import seeds_table
 from dfad_bench.publish.site import site
 from dfad_bench.publish.tables import Table, markdown
@@ -80,11 +80,7 @@ def collect(folder: Path) -> list[Result]:
         if path.relative_to(folder) != expected:
             raise DataError(f"{path} holds {result.model.name} on {result.protocol.name}. It must lie at {expected}.")
         found.append(result)
-    return sorted(found, key=lambda each: (*_data_key(each), each.model.name))
-
-
-def _data_key(result: Result) -> tuple[str, int, str]:
-    return result.protocol.name, result.protocol.version, result.protocol.fingerprint
+    return list(itertools.chain.from_iterable(by_faces(found)))
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -92,9 +88,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
     Where one version of a protocol was run on several sets of faces, each title says which.
     """
-    ordered = sorted(results, key=_data_key)
-    groups = [list(group) for _, group in itertools.groupby(ordered, key=_data_key)]
-    editions = [_data_key(group[0])[:2] for group in groups]
+    groups = by_faces(results)
+    editions = [key_of(group[0].protocol)[:2] for group in groups]
     made = []
     for group, edition in zip(groups, editions, strict=True):
         protocol = group[0].protocol

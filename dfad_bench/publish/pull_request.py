@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, DfadError, UsageError
 from dfad_bench.publish import leaderboard
-from dfad_bench.publish.formats import ranked_results
+from dfad_bench.publish.ranking import ranked_results
 from dfad_bench.publish.submission import (
     PREDICTIONS,
     RESULT,

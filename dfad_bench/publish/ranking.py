@@ -1,13 +1,28 @@
-"""The ranking of models on one protocol."""
+"""Which results may be compared, and the ranking of models among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 from dfad_bench.publish.tables import LEVELS, NONE, Lookup, Notes, Table, cell, level_name, warned
 from dfad_bench.records.results import MEAN, ProtocolRecord, Result, Score
 
 _HEADLINE = "unseen"
+
+Key = tuple[str, int, str]
+"""A protocol's name, its version and the fingerprint of its faces: what numbers must share to be compared."""
+
+
+def key_of(protocol: ProtocolRecord) -> Key:
+    """Return what numbers must share to be compared."""
+    return protocol.name, protocol.version, protocol.fingerprint
+
+
+def by_faces(results: Iterable[Result]) -> list[list[Result]]:
+    """Return the results of each protocol, version and set of faces, in the order of these and of the models' names."""
+    ordered = sorted(results, key=lambda each: (*key_of(each.protocol), each.model.name))
+    return [list(group) for _, group in itertools.groupby(ordered, key=lambda each: key_of(each.protocol))]
 
 
 def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Table:
@@ -51,6 +66,15 @@ def leaderboard_table(protocol: ProtocolRecord, results: Sequence[Result]) -> Ta
     told += [f"Not ranked: {each.model.name}: {'; '.join(each.ineligible)}." for each in ordered if each.ineligible]
     title = f"{protocol.name} v{protocol.version}"
     return Table(title, (*columns, "parameters", "inputs"), tuple(rows), (*notes.lines(), *told))
+
+
+def ranked_results(group: Sequence[Result]) -> list[tuple[str, Result]]:
+    """Return a group's results as the leaderboard orders them, each with its rank, empty where it has none."""
+    by_name = {each.model.name: each for each in group}
+    # A reported result's name carries a mark in the table, and a measured one's does not.
+    plain = [each.model_copy(update={"origin": "measured"}) for each in group]
+    rows = leaderboard_table(group[0].protocol, plain).rows
+    return [("" if row[0] == NONE else row[0], by_name[row[1]]) for row in rows]
 
 
 def ranked_by(subsets: Sequence[str], levels: Sequence[str]) -> tuple[str, str]:

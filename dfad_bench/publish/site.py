@@ -14,7 +14,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dfad_bench.errors import DataError
-from dfad_bench.publish.site_tables import FACTS, Builder, key_of
+from dfad_bench.publish.ranking import by_faces, key_of
+from dfad_bench.publish.site_facts import FACTS
+from dfad_bench.publish.site_tables import Builder
 from dfad_bench.records.comparison import FEW_CLUSTERS
 from dfad_bench.records.pairs import PairsRecord
 from dfad_bench.records.results import Result
@@ -41,11 +43,11 @@ def site(
     it belongs to that model's newest result. taxonomy: tells family and forgery type of test groups, the built-in one
     unless given. Raises DataError where a model has two results on the same faces, or a link leads elsewhere.
     """
-    ordered = sorted(results, key=lambda each: (*key_of(each.protocol), each.model.name))
+    groups = by_faces(results)
+    ordered = list(itertools.chain.from_iterable(groups))
     _check(ordered, links or {})
     builder = Builder(ordered, seeds, pairs, robustness, links or {}, taxonomy or known())
-    grouped = [list(group) for _, group in itertools.groupby(ordered, key=lambda each: key_of(each.protocol))]
-    tables = [builder.table(group) for group in grouped]
+    tables = [builder.table(group) for group in groups]
     data = {
         "strings": builder.strings.found,
         "facts": FACTS,

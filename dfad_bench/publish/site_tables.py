@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from dfad_bench.publish.ranking import leaderboard_table, ranked_by
+from dfad_bench.publish import site_facts
+from dfad_bench.publish.ranking import Key, key_of, leaderboard_table, ranked_by
 from dfad_bench.publish.tables import LEVELS, NONE, Lookup, Notes, Table, cell, clusters_cell, level_name
-from dfad_bench.records.comparison import FEW_CLUSTERS
 from dfad_bench.records.pairs import ComparedMean, PairedTest, PairsRecord
-from dfad_bench.records.results import MEAN, ProtocolRecord, Result, Score, Task
+from dfad_bench.records.results import MEAN, Result, Score, Task
 from dfad_bench.records.robustness import RobustnessRecord, SeverityCurve
 from dfad_bench.records.seeds import SeededScore, SeedsRecord
 from dfad_bench.scoring.pairs import SIGNIFICANT
@@ -23,32 +23,6 @@ from dfad_bench.types import REAL
 _MOST_TESTS = 50_000
 """Paired tests that one page carries, some 25 bytes each: 200 models have 20,000 pairs by every single mean."""
 _UNLISTED = "not in the taxonomy"
-FACTS = (
-    *(
-        "origin of the numbers",
-        "model from",
-        "reference",
-        "licence",
-        "parameters",
-        "inputs",
-        "data its published weights saw",
-    ),
-    *("checkpoint selected on", "weights sha256", "published weights it starts from", "seed", "code", "environment"),
-    *("data", "predictions sha256", "test faces", "resampling"),
-)
-_SELECTED = {
-    "val": "val: trained here, the checkpoint chosen on val",
-    "given": "given: the user's own weights",
-    "nothing": "nothing: published weights and no training",
-}
-
-Key = tuple[str, int, str]
-"""A protocol's name, its version and the fingerprint of its faces: what numbers must share to be compared."""
-
-
-def key_of(protocol: ProtocolRecord) -> Key:
-    """Return what numbers must share to be compared."""
-    return protocol.name, protocol.version, protocol.fingerprint
 
 
 @dataclass(slots=True)
@@ -191,7 +165,10 @@ class Builder:
         record = self._pairs_of(ordered)
         grouping = None if record is None else _grouping(record, ranking)
         standings = [_standing(row[0], by_name[row[1]], record, grouping) for row in order.rows]
-        marks = [self._marks(each, [column.of(lookups[each.model.name]) for column in means]) for each in ordered]
+        marks = [
+            site_facts.marks(each, [column.of(lookups[each.model.name]) for column in means], self._superseded(each))
+            for each in ordered
+        ]
         robust = [self._robustness_of(each) for each in ordered]
         perturbations = sorted({curve.perturbation for each in robust if each is not None for curve in each.curves})
         rows = [
@@ -201,8 +178,8 @@ class Builder:
                 "marks": [[kind, self.strings.place(text)] for kind, text in marked],
                 "cells": [_cell(column.of(lookups[result.model.name]), column, self.strings) for column in columns],
                 "parameters": result.model.parameters,
-                "inputs": _listed(result.model.inputs),
-                "facts": [self.strings.place(fact) for fact in _facts(result)],
+                "inputs": site_facts.listed(result.model.inputs),
+                "facts": [self.strings.place(fact) for fact in site_facts.facts(result)],
                 "link": self._link(result),
                 "seeds": self._seeded(result, means),
                 "robust": _perturbed(robustness, perturbations, means, self.strings),
@@ -247,32 +224,13 @@ class Builder:
         newest = max(version for _, version, _ in self.keys[result.protocol.name, result.model.name])
         return newest if newest > result.protocol.version else None
 
-    def _marks(self, result: Result, means: Sequence[Score | None]) -> list[tuple[str, str]]:
-        """Return what a reader must know before believing a row: words, each with its reason."""
-        marks = []
-        sources = {name.casefold() for name in result.data}
-        met = [name for name in result.model.trained_on if name.casefold() in sources]
-        if met:
-            marks.append(("contaminated", f"trained on {', '.join(met)}, a source of this protocol"))
-        clusters = [each.clusters for each in means if each is not None and each.clusters is not None]
-        doubts = list(result.ineligible)
-        if clusters and min(clusters) < FEW_CLUSTERS:
-            doubts.append(f"a mean rests on {min(clusters)} clusters of faces, fewer than {FEW_CLUSTERS}")
-        if doubts:
-            marks.append(("unreliable", "; ".join(doubts)))
+    def _superseded(self, result: Result) -> str | None:
         newer = self._newer(result)
         if newer:
-            marks.append(("superseded", f"the model has a result on v{newer} of this protocol"))
-        elif sum(key[1] == result.protocol.version for key in self.keys[result.protocol.name, result.model.name]) > 1:
-            marks.append(
-                (
-                    "superseded",
-                    "perhaps: the model has a result on other faces of this version, too, and nothing tells the newer",
-                )
-            )
-        if result.origin == "reported":
-            marks.append(("reported", "by its authors, not measured"))
-        return marks
+            return f"the model has a result on v{newer} of this protocol"
+        if sum(key[1] == result.protocol.version for key in self.keys[result.protocol.name, result.model.name]) > 1:
+            return "perhaps: the model has a result on other faces of this version, too, and nothing tells the newer"
+        return None
 
     def _seeded(self, result: Result, means: Sequence[_Column]) -> list[Any] | None:
         """Return the number of seeds, then per mean column [mean, deviation] in tenths of a percent; None without a record."""
@@ -401,32 +359,6 @@ def _at(curve: SeverityCurve | None, severity: int | None, strings: _Strings) ->
     if value is None:
         return [None, None, None, strings.place(reason or "undefined")]
     return _bounded(value, low, high, ())
-
-
-def _facts(result: Result) -> tuple[str, ...]:
-    """Return what is to be known of a result besides its numbers, in the order of ``FACTS``."""
-    model, code, counts, scoring = result.model, result.code, result.counts, result.scoring
-    changed = {True: ", with changes that are not committed", False: "", None: ", whether changed is unknown"}[
-        code.dirty
-    ]
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.skipped.items())) or "none"
-    return (
-        "reported by the model's authors" if result.origin == "reported" else "measured from stored predictions",
-        *(model.origin, model.reference, model.licence, f"{model.parameters:,}", _listed(model.inputs)),
-        ", ".join(model.trained_on) or "none declared",
-        _SELECTED[model.selected_on],
-        *(model.weights_sha256 or "none", model.backbone_weights or "none", str(result.seed)),
-        f"dfad-bench {code.version}, commit {code.commit or 'unknown'}{changed}",
-        ", ".join(f"{name} {version}" for name, version in result.environment.items()),
-        f"{_listed(list(result.data))}; faces {result.protocol.fingerprint}",
-        f"{result.predictions.sha256} ({result.predictions.rows:,} rows)",
-        f"{counts.evaluated:,} of {counts.declared:,} evaluated; left out: {skipped}",
-        f"{scoring.resamples:,} resamples of {scoring.clusters:,} clusters, by {scoring.cluster_by}",
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "nothing"
 
 
 def _plain(

@@ -201,6 +201,21 @@ def test_a_model_that_was_trained_on_a_source_is_contaminated() -> None:
     assert page.marks("other") == {}
 
 
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (["FaceForensics++"], "trained on FaceForensics++, a source of this protocol"),
+        (["FF++ (c23)", "Celeb-DF-v2"], "trained on FF++ (c23), Celeb-DF-v2, a source of this protocol"),
+        (["DF40"], "trained on DF40, which shares faces with ffpp, celebdf, a source of this protocol"),
+        (["DeepFakeFace", "ProGAN"], None),
+    ],
+)
+def test_a_source_is_met_by_whatever_name_it_has(seen: list[str], told: str | None) -> None:
+    data: dict[str, dict[str, Any]] = {"ffpp": {}, "celebdf": {}}
+    page = Page(site([trained_on(simple("model", 0.5), *seen).model_copy(update={"data": data})]))
+    assert page.marks("model").get("contaminated") == told
+
+
 def test_an_ineligible_result_and_few_clusters_are_unreliable_with_their_reasons() -> None:
     results = [
         a_result("limited", scored=[a_score(0.5, clusters=20)], ineligible=["limited"]),
