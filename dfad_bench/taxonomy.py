@@ -36,16 +36,11 @@ DATASETS = {
     "deepfakeface": ("DeepFakeFace", "DFF"),
     "df40": ("DF40",),
     "ffpp": (
-        "FaceForensics++",
-        "FaceForensics++ c23",
-        "FaceForensics++ c40",
-        "FaceForensics",
-        "DeepFakeDetection",
-        "DFD",
-    )
-    + ("FF++", "FF++ c23", "FF++ c40"),
+        *("FaceForensics++", "FaceForensics++ c23", "FaceForensics++ c40", "FF++", "FF++ c23", "FF++ c40"),
+        *("DeepFakeDetection", "DFD"),
+    ),
     "genface": ("GenFace",),
-    "sfhq_t2i": ("SFHQ-T2I", "SFHQ"),
+    "sfhq_t2i": ("SFHQ-T2I",),
 }
 """What sources are called elsewhere, as in what a model says it was trained on."""
 _MADE_FROM = {"deepfakebench": {"ffpp", "celebdf"}, "df40": {"ffpp", "celebdf"}}
