@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from dfad_bench import console
 from dfad_bench.commands import data as data_commands
-from dfad_bench.commands import exporting, gaze, leaderboard, listing, reporting, running, scoring, taking_down
+from dfad_bench.commands import exporting, gaze, leaderboard, listing, packing, reporting, running, scoring, taking_down
 from dfad_bench.commands.options import (
     DataOption,
     EngineOption,
@@ -100,6 +100,7 @@ app.command("list")(listing.list_)
 app.command()(listing.schema)
 app.command()(data_commands.prepare)
 app.command()(data_commands.audit)
+app.command()(packing.pack)
 app.command("take-down")(taking_down.take_down)
 
 

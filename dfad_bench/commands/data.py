@@ -17,6 +17,7 @@ from dfad_bench.commands.options import (
     GpusOption,
     WorkersOption,
     data_folder,
+    manifest_at,
 )
 from dfad_bench.console import Format
 from dfad_bench.engines import EngineName
@@ -314,10 +315,5 @@ def _audited(
         return peer, peer_json.peer_tables(peer)
     if root is not None or path_map is not None:
         raise UsageError("--root and --path-map are for a dataset's .json; a manifest knows where its files are.")
-    report = audits.audit(read_manifest(_manifest_folder(target, data)))
+    report = audits.audit(read_manifest(manifest_at(target, data_folder(data))))
     return report, audits.tables(report)
-
-
-def _manifest_folder(manifest: str, data: Path | None) -> Path:
-    folder = data_folder(data) / manifest
-    return folder if folder.is_dir() else Path(manifest)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from dfad_bench.publish.tables import Table
 
 
-
 EngineOption = Annotated[
     EngineName,
     typer.Option("--engine", help="local: this machine; ray: the cluster that RAY_ADDRESS names, or one started here."),
@@ -36,6 +35,11 @@ DataOption = Annotated[
 def data_folder(given: Path | None) -> Path:
     """Return the folder of prepared sources that was asked for, or the default one."""
     return given or config.data_dir()
+
+
+def manifest_at(target: str, data: Path) -> Path:
+    """Return the folder of the manifest that a command names: a prepared source, or a folder."""
+    return data / target if (data / target).is_dir() else Path(target)
 
 
 def show(table: Table) -> None:

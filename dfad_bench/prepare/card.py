@@ -10,7 +10,8 @@ from dfad_bench.interfaces import Source
 from dfad_bench.records.face_files import SHARDS
 from dfad_bench.records.manifest import FEATURES, METADATA, SKIPPED, Footer
 
-_NOT_FOR = """Faces are personal data. Do not identify anyone with them, do not infer attention, health or emotion from gaze, and pass
+_NOT_FOR = """\
+Faces are personal data. Do not identify anyone with them, do not infer attention, health or emotion from gaze, and pass
 them on only as the licence of each row allows. Scores on them are no proof in any legal sense.
 """
 
@@ -66,7 +67,9 @@ def _gaze(footer: Footer) -> str:
     angles = "- `gaze_pitch`, `gaze_yaw` are radians; pitch > 0 looks up, yaw > 0 looks towards image right.\n"
     if not footer.feature_dim:
         return angles
-    return f"- `{FEATURES}`: one row of {footer.feature_dim} gaze features per face, in the order of the table.\n{angles}"
+    return (
+        f"- `{FEATURES}`: one row of {footer.feature_dim} gaze features per face, in the order of the table.\n{angles}"
+    )
 
 
 def with_counts(card: str, before: Footer, after: Footer) -> str:

@@ -25,6 +25,7 @@ from dfad_bench.prepare.reading import UNREADABLE
 from dfad_bench.prepare.software import software
 from dfad_bench.prepare.sole_writer import sole_writer
 from dfad_bench.prepare.take_down import honour_tombstones
+from dfad_bench.records.face_files import SHARDS
 from dfad_bench.records.json_files import write_text
 from dfad_bench.records.manifest import (
     FEATURES,
@@ -223,5 +224,7 @@ def _check_recipe(job: Job, ledger: Ledger, recipe: PrepareRecipe, overwrite: bo
 
 
 def _refuse_foreign_folder(out: Path) -> None:
+    if (out / SHARDS).is_dir():
+        raise UsageError(f"{out} is a packed manifest. Prepare into another --data, then run 'dfad-bench pack'.")
     if out.is_dir() and not (out / ".prepare").is_dir() and any(path.name != TOMBSTONES for path in out.iterdir()):
         raise UsageError(f"{out} holds files that dfad-bench did not write. Choose another --data or --name.")
