@@ -36,6 +36,11 @@ out = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") els
 err = Console(stderr=True)
 
 
+def silence() -> None:
+    """Show nothing more: this is one of several processes that do one thing, and another speaks for all."""
+    out.quiet = err.quiet = True
+
+
 def log_to_stderr(debug: bool) -> None:
     """Show the package's log messages: warnings and notes, with ``debug`` everything."""
     handler = RichHandler(console=err, show_time=False, show_path=debug, show_level=debug)
@@ -47,7 +52,8 @@ def log_to_stderr(debug: bool) -> None:
 
 def show_json(data: Any) -> None:
     """Print data as JSON, and nothing else, on stdout."""
-    print(json.dumps(data, indent=1, ensure_ascii=False, default=str))
+    if not out.quiet:
+        print(json.dumps(data, indent=1, ensure_ascii=False, default=str))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Iterable[str] = ()) -> None:

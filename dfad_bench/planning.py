@@ -16,6 +16,7 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import UsageError
 from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device
+from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.options import Value, configured, row_name
 from dfad_bench.modelling.weights import BY_PATH, find_backbone
 from dfad_bench.records.protocol import load_protocol
@@ -32,7 +33,8 @@ class Request:
     """What to run, and how: a model and a protocol by name or path, and everything the user may set.
 
     settings: the model's options as ``option=value``; backbone_weights: a name that the model offers, the path of a file,
-    ``none`` for random weights, or None for the model's own default.
+    ``none`` for random weights, or None for the model's own default. shard: leave each rank a share of the model, which
+    needs several.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Request:
     limit: int | None = None
     scoring: Options = field(default_factory=Options)
     overwrite: bool = False
+    shard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,11 @@ def planned(request: Request, progress: ShowProgress, selection: Selection | Non
 
     selection: what ``selected`` gave for this protocol, data and limit, where that is known already.
     """
+    if request.shard and not current().are_several:
+        raise UsageError(
+            "--shard spreads a model over several ranks, and this is one process. "
+            "Start it with 'torchrun --nproc-per-node 2 --no-python dfad-bench run … --shard'."
+        )
     entry = registry.find("models", request.model)
     spec, options = configured(entry.name, registry.get("models", request.model), request.settings)
     recipe = _recipe(spec, request)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import nn
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.perturb import Level, check_perturbable, parse_perturbations
+from dfad_bench.modelling.sharding import copy_first
 from dfad_bench.modelling.train import WEIGHTS
 from dfad_bench.modelling.weights import load_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned
@@ -69,15 +72,15 @@ def run_perturbed(
     pixels, and where the weights of a finished run are gone; and whatever ``run_model`` raises.
     """
     levels = parse_perturbations(perturbations)
+    ranks = current()
     if run is None:
-        run = planned(request, progress)
+        run = ranks.together(lambda: planned(request, progress))
     check_perturbable(run.entry.name, run.spec)
     asked = {level: level.record for level in levels}  # a local file's hash is taken now, as it is imported
     with locked(run):
         clean = run_planned(run, progress)
         outcomes = list(_run_levels(run, clean.result, asked, progress))
-        robustness = _robustness(run.folder, clean.result)
-        write_robustness(run.folder / ROBUSTNESS, robustness)
+        robustness = ranks.first_says(lambda: write_curves(run.folder, clean.result))
     return Robust(clean, outcomes, robustness)
 
 
@@ -86,33 +89,46 @@ def _run_levels(
 ) -> Iterator[Outcome]:
     module: nn.Module | None = None
     for level, record in asked.items():
-        folder = _folder(run.folder, record)
-        earlier = _finished(folder, clean)
+        folder = level_folder(run.folder, record)
+        earlier = current().first_says(partial(finished_level, folder, clean))
         if earlier is not None and earlier.perturbation == record:
             yield Outcome(folder, earlier, finished_before=True)
             continue
         if module is None:
-            module = _with_weights(run, clean)
-        predictions = run.folder / PREDICTIONS
-        evaluation = Evaluation(folder, _config(clean), _options(clean), level, record, predictions)
-        yield evaluate(run, module, clean.model, evaluation, progress)
+            module = with_weights(run, clean)
+        with locked(replace(run, folder=folder)):
+            yield run_level(run, module, clean, level, record, progress)
 
 
-def _with_weights(run: Run, clean: Result) -> nn.Module:
+def run_level(
+    run: Run, module: nn.Module, clean: Result, level: Level, record: PerturbationRecord, progress: ShowProgress
+) -> Outcome:
+    """Test a module, which has the weights that ``clean`` was measured with, at one level; the folder is locked."""
+    folder = level_folder(run.folder, record)
+    asked = Evaluation(folder, _config(clean), _options(clean), level, record, run.folder / PREDICTIONS)
+    return evaluate(run, module, clean.model, asked, progress)
+
+
+def with_weights(run: Run, clean: Result) -> nn.Module:
     """Return the model with the very weights that the run was measured with."""
     weights = run.request.weights or run.folder / WEIGHTS
-    if not weights.is_file() or file_sha256(weights) != clean.model.weights_sha256:
-        raise UsageError(
-            f"{weights} is not what {run.folder / RESULT} was measured with. Put those weights back, "
-            "or add --overwrite to run anew."
-        )
     seed_everything(run.request.seed, run.device)
     module = run.spec.build(run.selection.classes)
-    load_weights(module, weights)
+
+    def load() -> None:
+        if not weights.is_file() or file_sha256(weights) != clean.model.weights_sha256:
+            raise UsageError(
+                f"{weights} is not what {run.folder / RESULT} was measured with. Put those weights back, "
+                "or add --overwrite to run anew."
+            )
+        load_weights(module, weights)
+
+    current().first_says(load)
+    copy_first(module, current())
     return module
 
 
-def _folder(run_folder: Path, perturbation: PerturbationRecord) -> Path:
+def level_folder(run_folder: Path, perturbation: PerturbationRecord) -> Path:
     name = perturbation.name.partition(" (file sha256:")[0]
     return run_folder / PERTURBED / f"{name}-{perturbation.severity}"
 
@@ -127,7 +143,7 @@ def _options(result: Result) -> Options:
     return Options(scoring.resamples, scoring.cluster_by, scoring.pooling, scoring.seed)
 
 
-def _finished(folder: Path, clean: Result) -> Result | None:
+def finished_level(folder: Path, clean: Result) -> Result | None:
     """Return the result of a level of this run that is finished and still whole, None for anything else."""
     if not (folder / RESULT).is_file():
         return None
@@ -146,21 +162,21 @@ def _finished(folder: Path, clean: Result) -> Result | None:
     return result if ours and is_whole(folder, result) else None
 
 
-def _robustness(run_folder: Path, clean: Result) -> RobustnessRecord:
-    """Return the curves over every level in a run's folder that is finished and of this run."""
+def write_curves(run_folder: Path, clean: Result) -> RobustnessRecord:
+    """Write and return the curves over every level in a run's folder that is finished and of this run."""
     found: dict[str, tuple[PerturbationRecord, Result]] = {}
     for folder in sorted((run_folder / PERTURBED).glob("*")):
-        result = _finished(folder, clean)
+        result = finished_level(folder, clean)
         # a folder that somebody copied under another name would be a level twice
         if (
             result is not None
             and result.perturbation is not None
-            and folder == _folder(run_folder, result.perturbation)
+            and folder == level_folder(run_folder, result.perturbation)
         ):
             found[folder.name] = (result.perturbation, result)
     levels = {(record.name, record.severity): result.scores for record, result in found.values()}
     each = curves(clean.scores, levels)
-    return RobustnessRecord(
+    robustness = RobustnessRecord(
         seed=clean.seed,
         model=clean.model.name,
         weights_sha256=clean.model.weights_sha256,
@@ -173,3 +189,5 @@ def _robustness(run_folder: Path, clean: Result) -> RobustnessRecord:
         curves=each,
         means=mean_curves(each),
     )
+    write_robustness(run_folder / ROBUSTNESS, robustness)
+    return robustness

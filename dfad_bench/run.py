@@ -1,7 +1,12 @@
-"""Model × protocol: train where there are no weights, predict, score, record."""
+"""Model × protocol: train where there are no weights, predict, score, record.
+
+Several ranks (``modelling.distributed``) run one model together: each calls the same functions and is given the same
+answers, but the first alone reads and writes the run's folder, and scores.
+"""
 
 from __future__ import annotations
 
+import collections
 import json
 import resource
 import shutil
@@ -22,9 +27,11 @@ from dfad_bench import provenance, registry
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.options import row_name
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.predict import predict
+from dfad_bench.modelling.sharding import shard
 from dfad_bench.modelling.train import WEIGHTS, train
 from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights, save_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned
@@ -75,25 +82,34 @@ class Evaluation:
 def run_model(request: Request, progress: ShowProgress) -> Outcome:
     """Run one model on one protocol and record it; what an earlier call finished is not done again.
 
-    Everything that can be wrong with the request is said before work starts. Raises UsageError where the folder holds
-    a run of another configuration, and whatever the stages raise.
+    Everything that can be wrong with the request is said before work starts. Several ranks call it alike, in a process
+    group that torchrun's or Ray Train's workers have formed. Raises UsageError where the folder holds a run of another
+    configuration, and whatever the stages raise.
     """
-    run = planned(request, progress)
+    run = current().together(lambda: planned(request, progress))
     with locked(run):
         return run_planned(run, progress)
+
+
+class Locked(UsageError):
+    """Another process of this machine is writing to the folder of a run."""
 
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Keep every other process away from the folder of a run; raise UsageError where one is writing to it."""
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.folder.with_name(f".{run.folder.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"Another dfad-bench is writing to {run.folder}. Wait, or choose another --runs folder."
-        ) from None
+
+    def acquire() -> None:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Locked(
+                f"Another dfad-bench is writing to {run.folder}. Wait, or choose another --runs folder."
+            ) from None
+
+    current().first_says(acquire)
     try:
         yield
     finally:
@@ -102,9 +118,9 @@ def locked(run: Run) -> Iterator[None]:
 
 def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     """Do what ``run_model`` does, the request being checked and the folder locked."""
-    request = run.request
+    request, ranks = run.request, current()
     if request.overwrite:
-        shutil.rmtree(run.folder, ignore_errors=True)
+        ranks.first_says(lambda: shutil.rmtree(run.folder, ignore_errors=True))
     earlier = finished_before(run)
     if earlier is not None:
         return earlier
@@ -113,11 +129,12 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     module = run.spec.build(run.selection.classes)
     backbone = None
     if run.backbone_weights != "none":
-        backbone = load_backbone(module, run.entry.name, run.spec, run.backbone_weights, request.offline)
+        asked_for = (run.entry.name, run.spec, run.backbone_weights, request.offline)
+        backbone = ranks.first_then_others(lambda: load_backbone(module, *asked_for))
     weights = _bring_to_weights(run, module, progress)
     trained = time.perf_counter() - started
     asked = Evaluation(run.folder, run.config, request.scoring)
-    model = _model_record(run, module, weights, backbone)
+    model = ranks.first_says(lambda: _model_record(run, module, weights, backbone))
     return evaluate(run, module, model, asked, progress, train_seconds=round(trained, 2))
 
 
@@ -131,10 +148,14 @@ def evaluate(
     started = time.perf_counter()
     shown, skipped = _predict(run, module, asked, progress)
     predicted = time.perf_counter() - started
-    result = _result(run, model, asked, skipped, progress)
-    write_result(asked.folder / RESULT, result)
-    _write_timing(asked.folder, timing, predicted, shown)
-    return Outcome(asked.folder, result, finished_before=False)
+
+    def record() -> Outcome:
+        result = _result(run, model, asked, skipped, progress)
+        write_result(asked.folder / RESULT, result)
+        _write_timing(asked.folder, timing, predicted, shown)
+        return Outcome(asked.folder, result, finished_before=False)
+
+    return current().first_says(record)
 
 
 def finished_before(run: Run) -> Outcome | None:
@@ -142,6 +163,10 @@ def finished_before(run: Run) -> Outcome | None:
 
     Raises UsageError where the folder holds a run of another configuration.
     """
+    return current().first_says(lambda: _finished_before(run))
+
+
+def _finished_before(run: Run) -> Outcome | None:
     if not (run.folder / RESULT).is_file():
         return None
     result = read_result(run.folder / RESULT)
@@ -150,7 +175,7 @@ def finished_before(run: Run) -> Outcome | None:
     changed = [key for key, value in wanted.items() if had.get(key) != value]
     if result.protocol.fingerprint != run.selection.fingerprint:
         changed.append("the protocol's faces")
-    if result.model.origin != _origin(run):
+    if result.model.origin != model_origin(run):
         changed.append("where the model comes from" if not run.entry.is_local_file else "the model's file")
     if changed:
         raise UsageError(
@@ -175,12 +200,10 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
     """Load the given weights, or train what can be trained; return the file of the module's final weights."""
     given = run.request.weights
     if given is not None:
-        origin = load_weights(module, given)
-        _check_classes(given, origin, run.selection)
-        _check_options(given, origin, run)
+        current().together(lambda: _load_given(run, module, given))
         return given
     if not _is_trained(run, module):
-        save_weights(module, run.folder / WEIGHTS, {})
+        current().first_says(lambda: save_weights(module, run.folder / WEIGHTS, {}))
         return run.folder / WEIGHTS
     with progress(f"training {run.name}") as bar:
         train(
@@ -194,6 +217,7 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
             folder=run.folder,
             device=run.device,
             workers=run.request.workers,
+            sharded=run.request.shard,
             model={"name": run.entry.name, "options": dict(run.options)},
             on_progress=lambda epoch: bar(epoch.epoch, run.recipe.epochs),
         )
@@ -203,6 +227,12 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
 def _is_trained(run: Run, module: nn.Module) -> bool:
     """Return whether a run trains its module: not where it has no loss, and published weights to answer with."""
     return run.request.weights is None and (hasattr(module, "loss") or run.backbone_weights == "none")
+
+
+def _load_given(run: Run, module: nn.Module, path: Path) -> None:
+    origin = load_weights(module, path)
+    _check_classes(path, origin, run.selection)
+    _check_options(path, origin, run)
 
 
 def _check_classes(path: Path, origin: dict[str, Any], selection: Selection) -> None:
@@ -225,7 +255,10 @@ def _check_options(path: Path, origin: dict[str, Any], run: Run) -> None:
 
 
 def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> tuple[int, Counter[str]]:
-    """Write the predictions for val and every test subset; return the faces shown, and by reason the test faces left out."""
+    """Write the predictions for val and every test subset; return the faces shown, and by reason the test faces left out.
+
+    The first rank writes; the others only answer, and know of no face that was left out.
+    """
     classes = len(run.selection.classes)
     subsets = {} if asked.clean is not None else {records.VAL: run.selection.val}
     subsets |= run.selection.test
@@ -237,7 +270,13 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
         "precision": run.recipe.precision,
         "perturbation": asked.level,
     }
+    if run.request.shard:
+        shard(module.to(run.device), current(), run.device)
     done, skipped = 0, Counter[str]()
+    if not current().is_first:
+        for faces in subsets.values():
+            collections.deque(predict(module, run.spec, faces, **loading), maxlen=0)
+        return total, skipped
     path, label = asked.folder / PREDICTIONS, _labelled("predicting with", run, asked)
     with records.PredictionsWriter(path) as writer, progress(label) as bar:
         if asked.clean is not None:
@@ -298,7 +337,7 @@ def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[st
             warning=protocol.warning,
         ),
         code=provenance.code(),
-        environment=provenance.environment() | {"device": _device_name(run.device)},
+        environment=provenance.environment() | {"device": _device_name(run.device)} | _ranks(),
         config=dict(asked.config),
         data={name: manifest.footer.recipe.model_dump() for name, manifest in run.selection.manifests.items()},
         predictions=PredictionsRecord(sha256=file_sha256(path), rows=len(predictions)),
@@ -314,7 +353,7 @@ def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[st
 def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone | None) -> ModelRecord:
     return ModelRecord(
         name=run.name,
-        origin=_origin(run),
+        origin=model_origin(run),
         reference=run.spec.reference,
         licence=run.spec.licence,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -326,7 +365,7 @@ def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone
     )
 
 
-def _origin(run: Run) -> str:
+def model_origin(run: Run) -> str:
     """Return where the model's code comes from; of a local file with its hash, since it changes from run to run."""
     return run.entry.described if run.entry.is_local_file else run.entry.origin
 
@@ -349,6 +388,12 @@ def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _ranks() -> dict[str, str]:
+    """Return how many ranks ran a model together, where there were several: sums in another order are other sums."""
+    ranks = current()
+    return {"ranks": str(ranks.world_size)} if ranks.are_several else {}
 
 
 def _write_timing(folder: Path, earlier: Mapping[str, float], predict_seconds: float, faces: int) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from dfad_bench.errors import DataError
 from dfad_bench.modelling.weights import read_tensors, save_tensors
@@ -26,12 +25,11 @@ _MODULE, _BEST, _OPTIMIZER = "module.", "best.", "optimizer."
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training has come: one row of numbers per finished epoch, and the state of the best one."""
+    """How far a training has come: one row of numbers per finished epoch, and which one is the best."""
 
     history: tuple[dict[str, Any], ...] = ()
     best_epoch: int = 0
     best_loss: float = float("inf")
-    best_state: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -46,13 +44,22 @@ class Progress:
         """Return whether no epoch so far was as good; in a tie the earlier epoch stays the best."""
         return val_loss < self.best_loss
 
-    def after(self, row: dict[str, Any], val_loss: float, module: nn.Module) -> Progress:
+    def after(self, row: dict[str, Any], val_loss: float) -> Progress:
         """Return the progress after one more epoch, which ``row`` describes."""
         longer = replace(self, history=(*self.history, row))
-        if not self.is_best(val_loss):
-            return longer
-        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
-        return replace(longer, best_epoch=longer.epochs, best_loss=val_loss, best_state=state)
+        return replace(longer, best_epoch=longer.epochs, best_loss=val_loss) if self.is_best(val_loss) else longer
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a training is made of besides its progress: the module's last and best states, and the optimiser's by parameter.
+
+    All tensors are whole, however many ranks train; ranks other than the first have none.
+    """
+
+    module: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    best: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    optimizer: Mapping[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
 
 def fingerprint(
@@ -79,42 +86,40 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def save(path: Path, key: str, progress: Progress, module: nn.Module, optimizer: Optimizer) -> None:
+def save(path: Path, key: str, progress: Progress, state: State) -> None:
     """Write the checkpoint, whole or not at all."""
-    tensors = {f"{_MODULE}{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= {f"{_BEST}{name}": tensor for name, tensor in progress.best_state.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in state.items()}
+    tensors = {f"{_MODULE}{name}": tensor for name, tensor in state.module.items()}
+    tensors |= {f"{_BEST}{name}": tensor for name, tensor in state.best.items()}
+    for index, kept in state.optimizer.items():
+        tensors |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in kept.items()}
     told = {"key": key, "history": list(progress.history), "best": [progress.best_epoch, progress.best_loss]}
     save_tensors(tensors, path, told)
 
 
-def resume(path: Path, key: str, module: nn.Module, optimizer: Optimizer) -> Progress:
-    """Bring module and optimizer to where a stopped training was and return its progress, or a fresh one.
+def resume(path: Path, key: str) -> tuple[Progress, State]:
+    """Return where a stopped training was, or a fresh progress and no state.
 
     A checkpoint that is damaged or of another training is left aside with a warning in the log.
     """
     if not path.is_file():
-        return Progress()
+        return Progress(), State()
     try:
         tensors, told = read_tensors(path)
     except DataError as error:
         log.warning("%s Training starts anew.", error)
-        return Progress()
+        return Progress(), State()
     if told.get("key") != key:
         log.warning(
             "%s belongs to another training (recipe, options, seed, faces or initial weights). Training starts anew.",
             path,
         )
-        return Progress()
-    module.load_state_dict(_under(_MODULE, tensors))
-    states: dict[int, dict[str, torch.Tensor]] = {}
+        return Progress(), State()
+    optimizer: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in _under(_OPTIMIZER, tensors).items():
         index, _, what = name.partition(".")
-        states.setdefault(int(index), {})[what] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    best_epoch, best_loss = told["best"]
-    return Progress(tuple(told["history"]), best_epoch, best_loss, _under(_BEST, tensors))
+        optimizer.setdefault(int(index), {})[what] = tensor
+    progress = Progress(tuple(told["history"]), *told["best"])
+    return progress, State(_under(_MODULE, tensors), _under(_BEST, tensors), optimizer)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

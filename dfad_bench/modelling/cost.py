@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from torch import nn
 
 from dfad_bench.modelling.data import FaceDataset, Request, require_readable, to_device
 from dfad_bench.modelling.device import mixed_precision
+from dfad_bench.modelling.distributed import Ranks
 from dfad_bench.modelling.predict import predict
 from dfad_bench.records.selection import Selection
 from dfad_bench.types import ModelSpec, Recipe
@@ -53,7 +55,8 @@ def measure(module: nn.Module, spec: ModelSpec, selection: Selection, recipe: Re
         module.zero_grad(set_to_none=True)
 
     def answer(faces: pa.Table) -> None:
-        asked = predict(module, spec, faces, batch_size=faces.num_rows, device=device, precision=recipe.precision)
+        how: dict[str, Any] = {"batch_size": faces.num_rows, "device": device, "precision": recipe.precision}
+        asked = predict(module, spec, faces, ranks=Ranks(), **how)
         for _ in asked:
             pass
 

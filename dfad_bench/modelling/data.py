@@ -220,6 +220,8 @@ def _targets(faces: pa.Table, classes: Sequence[Leaf]) -> NDArray[np.int64]:
 
 # --- batches -------------------------------------------------------------------------------------------------------
 
+Share = Callable[[list[NDArray[np.int64]]], list[NDArray[np.int64]]]
+
 
 class Batches:
     """The batches of a dataset, epoch after epoch, every face once in each.
@@ -227,13 +229,21 @@ class Batches:
     seed: shuffle and augment, differently in each epoch, for training; None: the table's order, for evaluation. An
     epoch is cut into batches of nearly equal size, at most ``batch_size``, so that none ends on a batch of one face,
     whose variance batch normalisation cannot take. Batches are the same for any number of ``workers`` (processes; 0
-    loads in this one).
+    loads in this one). share: what this rank is to load of the rows of an epoch's batches, such as
+    ``distributed.Ranks.part_of_each``; all by default.
     """
 
     def __init__(
-        self, dataset: FaceDataset, batch_size: int, *, seed: int | None, workers: int, device: torch.device
+        self,
+        dataset: FaceDataset,
+        batch_size: int,
+        *,
+        seed: int | None,
+        workers: int,
+        device: torch.device,
+        share: Share = list,
     ) -> None:
-        self._requests = _Requests(len(dataset), batch_size, seed)
+        self._requests = _Requests(len(dataset), batch_size, seed, share)
         self._loader: DataLoader[LoadedBatch] = DataLoader(
             dataset,
             sampler=self._requests,
@@ -249,15 +259,15 @@ class Batches:
 
     @property
     def sizes(self) -> list[int]:
-        """The number of faces in each batch of an epoch, known before any is loaded."""
+        """The number of faces in each batch of an epoch, whoever loads it, known before any is loaded."""
         return self._requests.sizes
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
+        """Return the number of batches that this rank loads in an epoch."""
         return len(self._requests)
 
     def epoch(self, number: int = 0) -> Iterator[LoadedBatch]:
-        """Yield the batches of epoch ``number``."""
+        """Yield this rank's batches of epoch ``number``."""
         self._requests.epoch = number
         yield from self._loader
 
@@ -265,27 +275,30 @@ class Batches:
 class _Requests(Sampler[Request]):
     """Yields the requests of one epoch."""
 
-    def __init__(self, faces: int, batch_size: int, seed: int | None) -> None:
-        self._faces, self._batch_size, self._seed = faces, batch_size, seed
+    def __init__(self, faces: int, batch_size: int, seed: int | None, share: Share) -> None:
+        self._faces, self._batch_size, self._seed, self._share = faces, batch_size, seed, share
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-self._faces // self._batch_size)
+        return len(self._share(self._cut(self._in_order())))
 
     @property
     def sizes(self) -> list[int]:
-        return [len(rows) for rows in self._cut(np.arange(self._faces, dtype=np.int64))]
+        return [len(rows) for rows in self._cut(self._in_order())]
 
     def __iter__(self) -> Iterator[Request]:
-        order = np.arange(self._faces, dtype=np.int64)
+        order = self._in_order()
         randomness = None
         if self._seed is not None:
             randomness = (self._seed, self.epoch)
             np.random.default_rng((*randomness, 0)).shuffle(order)
-        yield from (Request(rows, randomness) for rows in self._cut(order))
+        yield from (Request(rows, randomness) for rows in self._share(self._cut(order)))
+
+    def _in_order(self) -> NDArray[np.int64]:
+        return np.arange(self._faces, dtype=np.int64)
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        return np.array_split(order, len(self)) if len(order) else []
+        return np.array_split(order, -(-self._faces // self._batch_size)) if len(order) else []
 
 
 def _as_loaded(loaded: Any) -> Any:

@@ -7,6 +7,7 @@ import os
 import torch
 
 from dfad_bench.errors import UsageError
+from dfad_bench.modelling.distributed import Ranks, current
 from dfad_bench.types import Precision
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -15,18 +16,29 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device of that name; ``auto`` is the first present of cuda, mps and cpu.
 
-    Raises UsageError for an unknown name and for a device that is absent: a run never falls back to a slower one
-    without being told to.
+    Of several ranks each has a CUDA device of its own. Raises UsageError for an unknown name and for a device that is
+    absent: a run never falls back to a slower one without being told to.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, is_there in present.items() if is_there))
+        name = next(kind for kind, is_there in present.items() if is_there)
     if name not in present:
         raise UsageError(f"No device is named {name!r}. Choose one of {', '.join(DEVICES)}.")
     if not present[name]:
         why = " (this torch was built without CUDA)" if name == "cuda" and torch.version.cuda is None else ""
         raise UsageError(f"torch {torch.__version__} finds no {name} device{why}. Use --device cpu, or auto.")
-    return torch.device(name)
+    return _own_cuda(current()) if name == "cuda" else torch.device(name)
+
+
+def _own_cuda(ranks: Ranks) -> torch.device:
+    if not ranks.are_several:
+        return torch.device("cuda")
+    if ranks.local_rank >= (there := torch.cuda.device_count()):
+        raise UsageError(
+            f"This machine has {there} CUDA device{'s' if there > 1 else ''} and more ranks than that. "
+            f"Start {there} with --nproc-per-node, or use --device cpu."
+        )
+    return torch.device("cuda", torch.cuda.current_device())  # which is set where ranks are joined
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
