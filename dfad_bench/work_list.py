@@ -1,51 +1,33 @@
-"""Models × protocols × seeds as a list of cells: what is finished, what can run and how long that takes, then all of it."""
+"""Models × protocols × seeds as a list of cells: what is finished, what can run, and how long that takes."""
 
 from __future__ import annotations
 
 import itertools
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from dfad_bench import weights as published
+from dfad_bench.cells import AskedLevel, Cell, State, cell_key, standing
 from dfad_bench.errors import DfadError, UsageError, WeightsMissing
 from dfad_bench.modelling.cost import Cost, measure
 from dfad_bench.modelling.device import seed_everything
+from dfad_bench.modelling.distributed import current, is_agreed
 from dfad_bench.modelling.perturb import check_perturbable, parse_perturbations
 from dfad_bench.modelling.weights import find_backbone
 from dfad_bench.planning import Request, Run, ShowProgress, planned, selected
 from dfad_bench.records.results import Result, read_result
 from dfad_bench.records.selection import Selection
-from dfad_bench.robustness import Robust, run_perturbed
-from dfad_bench.run import RESULT, finished_before, is_whole, locked, run_planned
+from dfad_bench.run import RESULT, is_whole
+from dfad_bench.shared_runs import bring_levels, bring_result
+from dfad_bench.stores import Store
 from dfad_bench.types import WeightsFile
 
-State = Literal["to do", "finished", "needs weights", "needs data", "cannot run", "failed"]
 ALL = "all"
-_TRUSTED = 120.0
-"""Seconds after which the clock counts as much as what was expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One model on one protocol with one seed, and how it stands.
-
-    name: the model's row, its options included; why: what is missing or went wrong, in a line; seconds: how long its faces
-    take if no training ends early, None where that is not known; outcome: what was found, once it is finished.
-    """
-
-    request: Request
-    state: State
-    name: str
-    why: str | None = None
-    seconds: float | None = None
-    run: Run | None = None
-    outcome: Robust | None = None
 
 
 def named(asked: str, names: Sequence[str]) -> list[str]:
@@ -68,56 +50,37 @@ def plan_cells(
     perturbations: Sequence[str],
     progress: ShowProgress,
     fetch: bool = True,
+    store: Store | None = None,
+    lenient: bool = False,
 ) -> list[Cell]:
     """Return every cell, in the order in which they are done: seed by seed, the quickest first.
 
     request: what all of them share; perturbations: texts for ``parse_perturbations``. What can be wrong is found out here
     and becomes a cell's state: data that are not prepared, published weights that are not on this machine and cannot be
     fetched. The time of each model is measured on a few faces. fetch: whether missing weights may be fetched for that.
+    store: where runs are kept, by default in the request's folder. lenient: a model that never looks at pixels is run
+    without perturbations, and says so; otherwise it cannot run with any.
     """
-    levels = len(parse_perturbations(perturbations))
+    ranks = current()
+    store = store or Store(str(request.runs))
+    levels = [(level, level.record) for level in parse_perturbations(perturbations)]
     cells: list[Cell] = []
     for protocol in protocols:
         try:
-            selection = selected(replace(request, protocol=protocol), progress)
+            asked_of = replace(request, protocol=protocol)
+            selection = ranks.together(partial(selected, asked_of, progress))
         except DfadError as error:
+            if not is_agreed(error):
+                raise
             everything = itertools.product(models, seeds)
             asked = [replace(request, model=model, protocol=protocol, seed=seed) for model, seed in everything]
-            cells += [_stopped(each, "needs data", error) for each in asked]
+            cells += [stopped(each, "needs data", error) for each in asked]
             continue
         for model in models:
             asked = [replace(request, model=model, protocol=protocol, seed=seed) for seed in seeds]
-            cells += _of_one_model(asked, selection, levels, progress, fetch)
+            cells += _of_one_model(asked, selection, levels, store, progress, fetch, lenient)
     order = {"finished": 0, "to do": 1}
     return sorted(cells, key=lambda each: (order.get(each.state, 2), each.request.seed, each.seconds or 0.0))
-
-
-def run_cells(
-    cells: Sequence[Cell], perturbations: Sequence[str], progress: ShowProgress, note: Callable[[str], None]
-) -> Iterator[Cell]:
-    """Run what is to do and yield every cell as it then stands; after each, ``note`` is told what remains.
-
-    A cell that fails, through whatever fault, leaves the others alone: its reason is told, and the traceback of a bug.
-    """
-    waiting = [cell for cell in cells if cell.state == "to do"]
-    expected = spent = 0.0
-    for place, cell in enumerate(cells):
-        if cell.state != "to do":
-            yield cell
-            continue
-        started = time.perf_counter()
-        done = _run(cell, perturbations, progress)
-        spent += time.perf_counter() - started
-        expected += cell.seconds or 0.0
-        yield done
-        if done.state == "failed":
-            note(f"{done.name} on {done.request.protocol}, seed {done.request.seed}, failed: {done.why}")
-        left = [each for each in cells[place + 1 :] if each.state == "to do"]
-        if left:
-            # What the clock said corrects what was expected of the rest, the more the longer it ran.
-            correction = (spent + _TRUSTED) / (expected + _TRUSTED)
-            ahead = sum(each.seconds or 0.0 for each in left) * correction
-            note(f"{len(waiting) - len(left)} of {len(waiting)} done, {told_time(ahead)} left.")
 
 
 def told_time(seconds: float) -> str:
@@ -128,31 +91,75 @@ def told_time(seconds: float) -> str:
 
 
 def _of_one_model(
-    asked: Sequence[Request], selection: Selection, levels: int, progress: ShowProgress, fetch: bool
+    asked: Sequence[Request],
+    selection: Selection,
+    levels: Sequence[AskedLevel],
+    store: Store,
+    progress: ShowProgress,
+    fetch: bool,
+    lenient: bool,
 ) -> Iterator[Cell]:
     """Yield one model's cells, all seeds on one protocol; it is measured once, and only where something is to do."""
     cost: Cost | None = None
+    ranks = current()
     for request in asked:
         try:
-            run = planned(request, progress, selection)
-            if levels:
-                check_perturbable(run.entry.name, run.spec)
-            earlier = None if request.overwrite else finished_before(run)
-            if earlier is not None and not levels:
-                yield Cell(request, "finished", run.name, outcome=Robust(earlier))
+            run = ranks.together(partial(planned, request, progress, selection))
+            perturbed, why = ranks.together(partial(_perturbed, run, levels, lenient))
+            if not request.overwrite:
+                ranks.first_says(partial(_bring, store, run, perturbed))
+            found = standing(run, perturbed)
+            key = ranks.first_says(partial(cell_key, run, [record for _, record in perturbed]))
+            cell = Cell(request, "finished", run.name, key, why, levels=perturbed, outcome=found.outcome)
+            if found.outcome is not None and not request.overwrite:
+                yield replace(cell, levels_finished=len(perturbed))
                 continue
             if fetch or request.offline:
-                _fetch_weights(run)
+                ranks.first_then_others(partial(_fetch_weights, run))
             if cost is None:
                 with progress(f"trying {run.name}"):
-                    cost = _measured(run)
-            seconds = levels * selection.test_faces * cost.predict
-            seconds += 0.0 if earlier is not None else cost.seconds(selection, run.recipe)
-            yield Cell(request, "to do", run.name, seconds=seconds, run=run)
+                    cost = ranks.first_says(partial(_measured, run))
+            anew = found.clean is None or request.overwrite
+            missing = len(perturbed if anew else found.missing)
+            of_a_level = selection.test_faces * cost.predict / ranks.world_size
+            seconds = missing * of_a_level
+            seconds += cost.seconds(selection, run.recipe) / ranks.world_size if anew else 0.0
+            kept = len(perturbed) - missing
+            yield replace(
+                cell,
+                state="to do",
+                seconds=seconds,
+                level_seconds=of_a_level,
+                needs_run=anew,
+                levels_finished=kept,
+                run=run,
+                outcome=None,
+            )
         except WeightsMissing as error:
-            yield _stopped(request, "needs weights", error)
-        except Exception as error:  # noqa: BLE001  # see _stopped
-            yield _stopped(request, "cannot run", error)
+            yield stopped(request, "needs weights", error)
+        except Exception as error:  # see stopped
+            if not is_agreed(error):
+                raise
+            yield stopped(request, "cannot run", error)
+
+
+def _perturbed(run: Run, levels: Sequence[AskedLevel], lenient: bool) -> tuple[Sequence[AskedLevel], str | None]:
+    """Return the levels that a model is tested at, and why there are none where some were asked for."""
+    if not levels:
+        return (), None
+    try:
+        check_perturbable(run.entry.name, run.spec)
+    except UsageError:
+        if not lenient:
+            raise
+        return (), "without perturbations: it never looks at a face's pixels"
+    return tuple(levels), None
+
+
+def _bring(store: Store, run: Run, levels: Sequence[AskedLevel]) -> None:
+    bring_result(store, store.relative(run.folder))
+    if levels:
+        bring_levels(store, store.relative(run.folder))
 
 
 def _fetch_weights(run: Run) -> None:
@@ -170,34 +177,22 @@ def _measured(run: Run) -> Cost:
     return measure(run.spec.build(run.selection.classes), run.spec, run.selection, run.recipe, run.device)
 
 
-def _run(cell: Cell, perturbations: Sequence[str], progress: ShowProgress) -> Cell:
-    assert cell.run is not None, "a cell that is to do has been planned"
-    try:
-        if perturbations:
-            outcome = run_perturbed(cell.request, perturbations, progress, cell.run)
-        else:
-            with locked(cell.run):
-                outcome = Robust(run_planned(cell.run, progress))
-    except Exception as error:  # noqa: BLE001  # see _stopped
-        return replace(_stopped(cell.request, "failed", error), name=cell.name)
-    finally:
-        if cell.run.device.type == "cuda":
-            torch.cuda.empty_cache()
-    return replace(cell, state="finished", outcome=outcome, run=None)
-
-
-def _stopped(request: Request, state: State, error: Exception) -> Cell:
+def stopped(request: Request, state: State, error: Exception) -> Cell:
     """Return a cell that an error stopped; the traceback of a bug is printed.
 
     A bug is no reason to stop the list: it may be in one model, a third party's, and would cost the night's other results.
     """
+    if told_error(error)[1]:
+        traceback.print_exception(error)
+    return Cell(request, state, request.model, why=told_error(error)[0])
+
+
+def told_error(error: Exception) -> tuple[str, bool]:
+    """Return an error in a line, and whether it is a bug, whose traceback somebody will want to see."""
     why = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
-        why = "the device has too little memory; try a lower --batch-size"
-    elif not isinstance(error, DfadError):
-        traceback.print_exception(error)
-        why = f"{type(error).__name__}: {why}"
-    return Cell(request, state, request.model, why)
+        return "the device has too little memory; try a lower --batch-size", False
+    return (why, False) if isinstance(error, DfadError) else (f"{type(error).__name__}: {why}", True)
 
 
 def comparable_runs(cells: Sequence[Cell]) -> Iterator[tuple[Path, list[Result], dict[str, list[str]]]]:

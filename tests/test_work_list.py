@@ -207,12 +207,12 @@ def test_a_bug_in_one_model_shows_its_traceback_and_leaves_the_others_alone(
 def test_a_run_that_fails_half_way_is_told_and_the_next_call_does_it_anew(
     here: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dfad_bench import work_list
+    from dfad_bench import cell_work
 
     def full(*_: object) -> None:
         raise UsageError("No space left.")
 
-    monkeypatch.setattr(work_list, "run_planned", full)
+    monkeypatch.setattr(cell_work, "run_planned", full)
     failed = cells(here, data, "chance,file_header", expect=3)
     assert {cell["state"] for cell in failed.values()} == {"failed"}
     assert {cell["why"] for cell in failed.values()} == {"No space left."}

@@ -25,7 +25,9 @@ def build_engine(name: EngineName, workers: int | None = None, gpus_per_worker: 
     """
     if name is EngineName.local:
         if gpus_per_worker:
-            raise UsageError("--gpus-per-worker is for --engine ray: on one machine, --device says where a model runs.")
+            raise UsageError(
+                "--gpus-per-worker (or --gpus-per-replica) is for --engine ray: on one machine, --device says where models run."
+            )
         return LocalEngine(1 if workers is None else workers)
     try:
         from dfad_bench.engines.ray import RayEngine

@@ -34,6 +34,10 @@ class LocalEngine:
         """Whether tasks are done in this process, one after the other."""
         return self.workers <= 1
 
+    def size(self) -> int:
+        """Return how many stages are built."""
+        return max(self.workers, 1)
+
     def map(
         self,
         tasks: Callable[[], Iterator[Task]],
@@ -57,7 +61,8 @@ def _in_processes(
         yield from (_one_by_one if in_order else _as_finished)(pool, tasks, workers * _AHEAD)
     except BrokenProcessPool:
         raise DataError(
-            "A worker process was killed, most likely for want of memory. Run the same command to go on, with fewer --workers."
+            "A worker process was killed, most likely for want of memory. Run the same command to go on, "
+            "with fewer --workers (or --replicas)."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
