@@ -1,15 +1,14 @@
-"""The table of prepared faces: its columns, how it is read and checked, and its fingerprint.
+"""The table of prepared faces: its columns, and how it is read and checked.
 
 A manifest is a Hugging Face *imagefolder*: ``load_dataset("imagefolder", data_dir=…)`` shows it without any code of ours.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,8 +22,7 @@ from numpy.typing import NDArray
 from dfad_bench.config import Strict, validate
 from dfad_bench.errors import DataError, UsageError, shorten
 from dfad_bench.records.results import MEAN, POOLED
-from dfad_bench.taxonomy import FAMILIES, FORGERY_TYPES
-from dfad_bench.types import REAL
+from dfad_bench.records.row_checks import RowChecks
 
 SCHEMA_VERSION = 2
 METADATA, SKIPPED, FEATURES, REPORT = (
@@ -156,6 +154,30 @@ class Manifest:
         """The source's name, which begins every id."""
         return self.footer.source
 
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some columns a few thousand at a time."""
+        yield from self.table.select(list(columns)).to_batches(_STORED_BATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A prepared source whose rows were checked and are left on disk."""
+
+    root: Path
+    footer: Footer
+
+    @property
+    def name(self) -> str:
+        """The source's name, which begins every id."""
+        return self.footer.source
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some columns a few thousand at a time; raise DataError where the file was damaged since."""
+        yield from _stored(self.root / METADATA, columns)
+
+
+AnyManifest = Manifest | StoredManifest
+
 
 def with_footer(schema: pa.Schema, footer: Footer) -> pa.Schema:
     """Return the schema with the footer stored in its metadata."""
@@ -168,57 +190,80 @@ def read_manifest(root: Path, columns: Sequence[str] | None = None) -> Manifest:
     root: the folder that holds ``metadata.parquet``; columns: those needed, all by default.
     Raises UsageError where there is no manifest, DataError where the file is damaged or breaks a promise of the format.
     """
-    path = root / METADATA
-    wanted = columns or COLUMNS.names
-    footer = _open(path, wanted)
+    path, wanted = root / METADATA, list(columns or COLUMNS.names)
+    checks, footer = _opened(path, wanted)
     try:
-        table = pq.read_table(path, columns=list(wanted))
+        table = pq.read_table(path, columns=wanted)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
-    return Manifest(root, _checked(table, footer, path), footer)
+    for batch in table.to_batches():
+        checks.add(batch)
+    checks.refuse(lambda: table["id"].chunks)
+    # another tool may call every column nullable; manifests are put together, so their schemas must be the same
+    return Manifest(root, table.cast(_schema(wanted)), footer)
+
+
+def open_manifest(root: Path, columns: Sequence[str]) -> StoredManifest:
+    """Check every row of a manifest as ``read_manifest`` does, holding a few thousand at a time and none afterwards."""
+    path = root / METADATA
+    checks, footer = _opened(path, columns)
+    for batch in _stored(path, columns, check_text=True):
+        checks.add(batch)
+    checks.refuse(lambda: (batch["id"] for batch in _stored(path, ["id"])))
+    return StoredManifest(root, footer)
 
 
 _BATCH = 4096
+_STORED_BATCH = 16_384
+"""As many as ``prepare`` puts into one group of rows."""
 
 
 def read_batches(root: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield a manifest's rows a few thousand at a time, so that memory does not grow with the faces.
 
-    Raises as ``read_manifest`` does, save that an id that occurs again in a later batch goes unnoticed.
+    Raises as ``read_manifest`` does, an id that occurs twice when all rows were told.
     """
     path = root / METADATA
-    footer = _open(path, columns)
+    checks, _ = _opened(path, columns)
+    for batch in _stored(path, columns, _BATCH, check_text=True):
+        checks.add(batch)
+        checks.refuse()
+        yield pa.Table.from_batches([batch])
+    checks.refuse(lambda: (batch["id"] for batch in _stored(path, ["id"])))
+
+
+def _stored(
+    path: Path, columns: Sequence[str], rows: int = _STORED_BATCH, check_text: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file whose types were checked; raise DataError where it is damaged."""
+    schema = _schema(columns)
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH, columns=list(columns)):
-                batch.validate(full=True)
-                yield _checked(pa.Table.from_batches([batch]).select(list(columns)), footer, path)
+        # the next rows are decoded while these are looked at
+        with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as reader:
+            batches = file.iter_batches(rows, columns=list(columns))
+            coming = reader.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(next, batches, None)
+                batch.validate(full=check_text)
+                yield pa.RecordBatch.from_arrays([batch[name] for name in columns], schema=schema)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
 
 
-def _open(path: Path, columns: Sequence[str]) -> Footer:
-    """Return the footer of a manifest that has the columns."""
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([COLUMNS.field(name) for name in columns])
+
+
+def _opened(path: Path, columns: Sequence[str]) -> tuple[RowChecks, Footer]:
+    """Return the checks and the footer of a manifest that has these columns, of the right types."""
     schema, footer = _read_head(path)
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise DataError(f"{path} lacks the column {shorten(missing)}. Prepare the source again.")
-    return footer
-
-
-def _checked(table: pa.Table, footer: Footer, path: Path) -> pa.Table:
-    """Return the table with the columns' own schema; raise DataError for what it must not hold."""
-    for name in table.column_names:
-        expected = COLUMNS.field(name)
-        if table.schema.field(name).type != expected.type:
-            raise DataError(f"{path}: column {name} is {table.schema.field(name).type}, expected {expected.type}.")
-        if not expected.nullable and table[name].null_count:
-            raise DataError(f"{path}: column {name} has empty cells.")
-    # another tool may call every column nullable; manifests are put together, so their schemas must be the same
-    table = table.cast(pa.schema([COLUMNS.field(name) for name in table.column_names]))
-    _check_values(table, footer, path)
-    return table
+    checks = RowChecks(path, _schema(columns), footer.source, RESERVED, is_inside)
+    checks.check_types(schema)
+    return checks, footer
 
 
 def read_footer(root: Path) -> Footer:
@@ -258,41 +303,6 @@ def _footer(schema: pa.Schema, path: Path) -> Footer:
     return validate(stored, Footer, str(path))
 
 
-def _check_values(table: pa.Table, footer: Footer, path: Path) -> None:
-    columns = set(table.column_names)
-    if "source" in columns and set(pc.unique(table["source"]).to_pylist()) - {footer.source}:
-        raise DataError(f"{path}: column source holds other names than the footer's {footer.source!r}.")
-    if "id" in columns and not pc.all(pc.starts_with(table["id"], f"{footer.source}/"), min_count=0).as_py():
-        raise DataError(f"{path}: every id must begin with {footer.source!r} and a slash.")
-    for column in {"original_width", "original_height"} & columns:
-        if table.num_rows and pc.min(table[column]).as_py() < 1:
-            raise DataError(f"{path}: {column} must be at least 1 pixel.")
-    for column in {"gaze_pitch", "gaze_yaw"} & columns:
-        if not pc.all(pc.is_finite(table[column]), min_count=0).as_py():
-            raise DataError(f"{path}: {column} must be a finite angle or empty.")
-    if "identities" in columns and pc.list_flatten(table["identities"]).null_count:
-        raise DataError(f"{path}: identities holds an empty name.")
-    if "id" in columns and pc.count_distinct(table["id"]).as_py() != table.num_rows:
-        twice = [value for value, count in Counter(table["id"].to_pylist()).items() if count > 1]
-        raise DataError(f"{path}: an id occurs twice: {shorten(twice)}.")
-    for column in {"file_name", "gaze_file_name"} & columns:
-        for value in table[column].to_pylist():
-            if value is not None and not is_inside(value):
-                raise DataError(f"{path}: {column} {value!r} leads out of the manifest's folder.")
-    for column, allowed in (("family", FAMILIES), ("forgery_type", FORGERY_TYPES)):
-        if column in columns:
-            unknown = sorted(set(pc.unique(table[column]).to_pylist()) - set(allowed))
-            if unknown:
-                raise DataError(f"{path}: unknown {column} {shorten(unknown)}. Known: {', '.join(allowed)}.")
-    if "generator" in columns and (taken := RESERVED & set(pc.unique(table["generator"]).to_pylist())):
-        raise DataError(
-            f"{path}: a generator is called {shorten(sorted(taken))}, as scores call numbers of several generators. "
-            "Prepare the source again, with another name for it."
-        )
-    if {"generator", "family", "forgery_type"} <= columns:
-        generator_labels(table, str(path))
-
-
 def is_inside(relative: str) -> bool:
     """Return whether a relative POSIX path names something below its root, judged by its text alone."""
     path = PurePosixPath(relative)
@@ -317,39 +327,6 @@ def without_split_words(name: str) -> str:
     ``datasets.data_files``; two names stay two, as long as none of them has a ``+``.
     """
     return _SPLIT_WORD.sub(r"\g<0>+", name)
-
-
-def generator_labels(table: pa.Table, where: str) -> dict[str, tuple[str, str]]:
-    """Return {generator: (family, forgery type)}; raise DataError where a generator carries two labels.
-
-    The class head sums leaves into families and forgery types, so a leaf must belong to exactly one of each; and
-    ``real`` must be real at every level.
-    """
-    rows = (
-        table.select(["generator", "family", "forgery_type"])
-        .group_by(["generator", "family", "forgery_type"])
-        .aggregate([])
-    )
-    labels: dict[str, tuple[str, str]] = {}
-    for row in sorted(rows.to_pylist(), key=lambda row: tuple(row.values())):
-        label = (row["family"], row["forgery_type"])
-        if labels.setdefault(row["generator"], label) != label:
-            raise DataError(
-                f"{where}: generator {row['generator']!r} is labelled both {labels[row['generator']]} and {label}. "
-                "Give one of them a name of its own."
-            )
-        if len({row["generator"] == REAL, row["family"] == REAL, row["forgery_type"] == REAL}) > 1:
-            raise DataError(f"{where}: {row['generator']!r} is labelled {label}; 'real' must be real at every level.")
-    return labels
-
-
-def fingerprint(rows: Iterable[Sequence[str]]) -> str:
-    """Return ``sha256:…`` over rows of text, independent of their order.
-
-    Each row is one line of JSON, so that no text inside a field can pass for the border between two.
-    """
-    text = "\n".join(sorted(json.dumps(list(row)) for row in rows))
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 HEADER_FEATURES = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfad_bench.records.leakage import KINDS, Overlap, find_overlaps
+from dfad_bench.records import leakage
+from dfad_bench.records.leakage import KINDS, Overlap, find_overlaps, overlaps_between
 from tests.records.builders import face, faces_table
 
 
@@ -89,3 +91,38 @@ def test_the_count_is_of_distinct_values_and_the_examples_are_the_first_three_in
     shared = sorted({who for row in train for who in row} & {who for row in test for who in row})
     expected = [Overlap("identities", "train", "test", len(shared), tuple(shared[:3]))] if shared else []
     assert find_overlaps(splits) == expected
+
+
+@settings(deadline=None)
+@given(PEOPLE, PEOPLE, PEOPLE, st.integers(1, 3), st.integers(1, 4))
+def test_values_that_merely_share_a_hash_are_told_apart(
+    train: list[list[str]], val: list[list[str]], test: list[list[str]], hashes: int, most: int
+) -> None:
+    def few(texts: pa.Array) -> np.ndarray:
+        return np.asarray([ord(text[0]) % hashes for text in texts.to_pylist()], np.int64)
+
+    splits = {
+        name: faces_table(face(f"{name}{i}", identities=who, sha256=f"{name[1]}{i}") for i, who in enumerate(rows))
+        for name, rows in (("train", train), ("val", val), ("test", test))
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        honest = find_overlaps(splits)
+        patch.setattr(leakage, "hashes", few)
+        patch.setattr(leakage, "_MOST_RESOLVED", most)
+        assert find_overlaps(splits) == honest
+
+
+def test_only_columns_in_which_two_splits_have_one_hash_are_read_again() -> None:
+    splits = {"train": faces_table([face("a", sha256="s")]), "test": faces_table([face("b", sha256="s")])}
+    asked: list[list[str]] = []
+
+    def read(columns: list[str]) -> list[tuple[str, pa.RecordBatch]]:
+        asked.append(list(columns))
+        return [(name, batch) for name, table in splits.items() for batch in table.select(columns).to_batches()]
+
+    assert overlaps_between(["train", "test"], read, ["video", "sha256"]) == [
+        Overlap("sha256", "train", "test", 1, ("s",))
+    ]
+    assert asked == [["video", "sha256"], ["sha256"]]
+    assert overlaps_between(["train", "test"], read, []) == []
+    assert len(asked) == 2, "with nothing to look at, nothing is read"

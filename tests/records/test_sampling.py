@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfad_bench.records import sampling
-from dfad_bench.records.sampling import assign, connected_groups, order_key, sample, unit_interval
+from dfad_bench.records.sampling import (
+    HashSample,
+    assign,
+    connected_groups,
+    order_key,
+    order_keys,
+    sample,
+    unit_intervals,
+)
 
 IDS = st.lists(st.text(max_size=5), unique=True, max_size=30)
 MEMBERSHIPS = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), max_size=12)
@@ -78,9 +86,49 @@ def test_a_seed_and_a_name_do_not_run_into_each_other() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 9), st.text())
-def test_the_unit_interval_holds_zero_but_not_one(seed: int, name: str) -> None:
-    assert 0 <= unit_interval(seed, name) < 1
+@given(st.integers(0, 9), st.lists(st.text(), max_size=5))
+def test_a_number_in_the_unit_interval_is_the_digests_first_thirteen_digits(seed: int, names: list[str]) -> None:
+    numbers = unit_intervals(seed, names).tolist()
+    assert numbers == [int(order_key(seed, name)[:13], 16) / 16**13 for name in names]
+    assert all(0 <= number < 1 for number in numbers)
+
+
+# --- a sample of rows that pass by ---------------------------------------------------------------------------------
+
+FEW = st.integers(0, 2)
+"""Words of keys so few that most of them are equal."""
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FEW, FEW, FEW, FEW), max_size=40), st.integers(0, 9), st.lists(st.integers(0, 40)), st.data())
+def test_rows_in_any_number_of_parts_leave_the_smallest_keys_and_ties_are_told_by_all_of_them(
+    keys: list[tuple[int, ...]], most: int, cuts: list[int], data: st.DataObject
+) -> None:
+    chosen = HashSample(most)
+    table = np.asarray(keys, np.uint64).reshape(-1, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_SLACK", 0)
+        for rows in np.split(np.arange(len(keys), dtype=np.int64), sorted(min(cut, len(keys)) for cut in cuts)):
+            chosen.add(table[rows], rows)
+    asked = data.draw(st.integers(0, most))
+    # of equal keys the row that stands first
+    assert chosen.first(asked).tolist() == sorted(sorted(range(len(keys)), key=lambda row: (keys[row], row))[:asked])
+
+
+@settings(deadline=None)
+@given(st.integers(-3, 9), st.lists(st.text(), max_size=5))
+def test_keys_are_the_digest_in_four_words(seed: int, names: list[str]) -> None:
+    told = ["".join(f"{word:016x}" for word in key) for key in order_keys(seed, names).tolist()]
+    assert told == [order_key(seed, name) for name in names]
+
+
+def test_a_sample_holds_few_more_rows_than_are_asked_for() -> None:
+    chosen = HashSample(10)
+    keys = np.random.default_rng(0).integers(0, 2**64, (200_000, 4), np.uint64)
+    for start in range(0, len(keys), 1000):
+        chosen.add(keys[start : start + 1000], np.arange(start, start + 1000, dtype=np.int64))
+        assert chosen._held <= 2 * 10 + sampling._SLACK
+    assert chosen.first(10).tolist() == np.sort(np.lexsort(keys.T[::-1])[:10]).tolist()
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -143,8 +191,8 @@ def test_a_row_without_members_is_refused() -> None:
 
 def test_groups_fall_into_parts_roughly_by_their_fractions() -> None:
     fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
-    counted = Counter(assign((f"group {number}" for number in range(5000)), 0, fractions))
-    for part, fraction in fractions.items():
+    counted = Counter(assign((f"group {number}" for number in range(5000)), 0, fractions).tolist())
+    for part, fraction in enumerate(fractions.values()):
         # four standard deviations of a binomial share
         assert abs(counted[part] / 5000 - fraction) < 4 * (fraction * (1 - fraction) / 5000) ** 0.5
 
@@ -153,7 +201,7 @@ def test_groups_fall_into_parts_roughly_by_their_fractions() -> None:
 @given(st.lists(st.text(max_size=3), max_size=20), st.integers(0, 3))
 def test_a_group_falls_into_one_part_whoever_stands_beside_it(groups: list[str], seed: int) -> None:
     fractions = {"train": 0.5, "test": 0.5}
-    assert assign(groups, seed, fractions) == [assign([group], seed, fractions)[0] for group in groups]
+    assert assign(groups, seed, fractions).tolist() == [assign([group], seed, fractions)[0] for group in groups]
 
 
 @settings(deadline=None)
@@ -166,14 +214,14 @@ def test_rows_that_share_a_member_never_fall_into_two_parts(memberships: list[li
         )
 
 
-@pytest.mark.parametrize(("number", "part"), [(0.0, "a"), (0.4999, "a"), (0.5, "b"), (1 - 2**-52, "b")])
-def test_a_part_begins_where_the_one_before_it_ends(monkeypatch: pytest.MonkeyPatch, number: float, part: str) -> None:
-    monkeypatch.setattr(sampling, "unit_interval", lambda seed, name: number)
-    assert assign(["group"], 0, {"a": 0.5, "b": 0.5 - 1e-10}) == [part]
+@pytest.mark.parametrize(("number", "part"), [(0.0, 0), (0.4999, 0), (0.5, 1), (1 - 2**-52, 1)])
+def test_a_part_begins_where_the_one_before_it_ends(monkeypatch: pytest.MonkeyPatch, number: float, part: int) -> None:
+    monkeypatch.setattr(sampling, "unit_intervals", lambda seed, names: np.asarray([number]))
+    assert assign(["group"], 0, {"a": 0.5, "b": 0.5 - 1e-10}).tolist() == [part]
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_fractions_that_sum_to_one_only_nearly_still_give_every_group_a_part(group: str) -> None:
-    assert assign([group], 0, {"only": 1.0 - 1e-10}) == ["only"]
-    assert assign([group], 0, dict.fromkeys("abcdefghij", 0.1))[0] in "abcdefghij"
+    assert assign([group], 0, {"only": 1.0 - 1e-10}).tolist() == [0]
+    assert assign([group], 0, dict.fromkeys("abcdefghij", 0.1))[0] in range(10)
