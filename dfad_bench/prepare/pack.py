@@ -95,7 +95,7 @@ def _check_folders(root: Path, out: Path, footer: Footer) -> None:
     inner, outer = out.resolve(), root.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UsageError(f"{out} and {root} lie in each other. Choose another --output.")
-    if inner.name != footer.source:
+    if out.absolute().name != footer.source:
         raise UsageError(
             f"A manifest's folder is called what its source is called: give --output {out / footer.source}."
         )

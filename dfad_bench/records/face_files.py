@@ -80,7 +80,7 @@ def _own_path(root: Path, name: str) -> str:
     return path
 
 
-@lru_cache(maxsize=4096)  # a manifest has a hundred faces to a folder: links are followed once for all of them
+@lru_cache(maxsize=65_536)  # a manifest has a hundred faces to a folder: links are followed once for all of them
 def _stays(root: str, relative: str) -> bool:
     """Return whether a path, its links followed, is ``root`` or below it."""
     real = os.path.realpath(root)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dfad_bench.records import face_files
 from dfad_bench.records.face_files import file_size, is_packed, place_name, read_file, shard_name
@@ -68,6 +70,13 @@ def test_a_name_that_leads_out_is_refused_by_its_text(root: Path, name: str) -> 
     with pytest.raises(OSError, match="leads out"):
         read_file(root, name)
     assert file_size(root, name) is None
+
+
+@given(st.text(alphabet="a./\\\0", max_size=9))
+def test_a_name_is_judged_by_its_text_as_pathlib_takes_it_apart(name: str) -> None:
+    path = PurePosixPath(name)
+    inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    assert is_inside(name) == (inside and "\\" not in name and "\0" not in name)
 
 
 @pytest.mark.parametrize(
