@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.modelling.perturb import Level
@@ -24,6 +24,8 @@ from dfad_bench.types import Batch, Leaf, ModelSpec
 
 UNREADABLE_FACE, UNREADABLE_GAZE_MAP = "unreadable face", "unreadable gaze map"
 
+HELD = 256 * 2**20
+"""Bytes of decoded images that a dataset for training keeps in memory, all its worker processes together."""
 _END_OF_PNG = b"IEND\xaeB`\x82"
 _GAZE_COLUMNS = {"gaze_map": "gaze_file_name", "gaze": "gaze_pitch"}
 
@@ -90,7 +92,8 @@ class FaceDataset(Dataset[LoadedBatch]):
     classes: the leaf classes, for targets in training and validation; None in testing, where the model must not know.
     flip: mirror half of the faces, where a seed is given. perturbation: what happens to the pixels between the file and
     the model's preprocessing, in evaluation alone; gaze and header stay those of the undisturbed face. Beyond the columns
-    it needs, it holds a few numbers per face.
+    it needs, it holds a few numbers per face and, where classes are given, decoded images up to HELD: training reads each
+    again in every epoch, and a PNG takes longer to decode than most of what is then done to it.
     """
 
     def __init__(
@@ -113,6 +116,9 @@ class FaceDataset(Dataset[LoadedBatch]):
         self._gaze = _gaze(faces) if "gaze" in spec.inputs else None
         self._header = header_features(faces) if "header" in spec.inputs else None
         self._target = None if classes is None else _targets(faces, classes)
+        self._holds = classes is not None
+        self._held: dict[tuple[int, str], NDArray[np.uint8]] = {}
+        self._held_bytes = 0
 
     def __len__(self) -> int:
         """Return the number of faces, readable or not."""
@@ -162,7 +168,7 @@ class FaceDataset(Dataset[LoadedBatch]):
     def _read_image(self, row: int, flip: bool, rng: np.random.Generator | None) -> NDArray[np.float32] | None:
         if self._face_files is None:
             return None
-        face = _read_png(self._folder(row), self._face_files[row].as_py(), UNREADABLE_FACE)
+        face = self._decoded(row, self._face_files[row].as_py(), UNREADABLE_FACE)
         if self._perturbation is not None and self._ids is not None:
             face = self._perturbation.disturb(face, self._ids[row].as_py())
         assert self._preprocess is not None, "check_inputs refuses a model that asks for images without a preprocess"
@@ -175,9 +181,22 @@ class FaceDataset(Dataset[LoadedBatch]):
         if name is None:
             # No gaze draws this: a known gaze shows at least the eyeball.
             return np.zeros((2, HEIGHT, WIDTH), np.float32)
-        stored = _read_png(self._folder(row), name, UNREADABLE_GAZE_MAP)
+        stored = self._decoded(row, name, UNREADABLE_GAZE_MAP)
         discs = stored[:, ::-1, :2] if flip else stored[..., :2]
         return np.ascontiguousarray(discs.transpose(2, 0, 1), np.float32) / np.float32(255)
+
+    def _decoded(self, row: int, name: str, reason: str) -> NDArray[np.uint8]:
+        """Return an image's pixels, of which the caller may do what it likes; see ``_read_png``."""
+        held = self._held.get((row, reason))
+        if held is not None:
+            return held.copy()
+        pixels = _read_png(self._folder(row), name, reason)
+        worker = get_worker_info()
+        room = HELD // (worker.num_workers if worker is not None else 1)
+        if self._holds and self._held_bytes + pixels.nbytes <= room:
+            self._held[row, reason] = pixels.copy()
+            self._held_bytes += pixels.nbytes
+        return pixels
 
 
 class _UnreadableFile(Exception):
@@ -298,7 +317,12 @@ class _Requests(Sampler[Request]):
         return np.arange(self._faces, dtype=np.int64)
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        return np.array_split(order, -(-self._faces // self._batch_size)) if len(order) else []
+        return cut(order, self._batch_size)
+
+
+def cut(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Return rows [N] in batches of nearly equal size, at most ``batch_size``."""
+    return np.array_split(order, -(-len(order) // batch_size)) if len(order) else []
 
 
 def _as_loaded(loaded: Any) -> Any:

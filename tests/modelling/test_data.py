@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.modelling import data
 from dfad_bench.modelling.data import (
     UNREADABLE_FACE,
     UNREADABLE_GAZE_MAP,
@@ -244,3 +245,55 @@ def test_a_source_with_some_gaze_is_enough(tmp_path: Path) -> None:
 def test_a_model_that_asks_for_images_needs_a_preprocess(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no preprocess"):
         check_inputs("mine", replace(SHADE, preprocess=None), [make_faces(tmp_path, 1)])
+
+
+# --- decoded images that are held ----------------------------------------------------------------------------------
+
+
+def _remove_files(faces: pa.Table) -> None:
+    for column in ("file_name", "gaze_file_name"):
+        for root, name in zip(faces["root"].to_pylist(), faces[column].to_pylist(), strict=True):
+            if name is not None:
+                (Path(root) / name).unlink(missing_ok=True)
+
+
+def test_training_decodes_each_image_once_and_gives_the_same_in_every_epoch(tmp_path: Path) -> None:
+    faces = make_faces(tmp_path, 5)
+    dataset = FaceDataset(_spec("image", "gaze_map"), faces, CLASSES, flip=True)
+    fresh = [_load(FaceDataset(_spec("image", "gaze_map"), faces, CLASSES, flip=True), [3], (0, 7)) for _ in range(2)]
+    _load(dataset, list(range(len(faces))), (0, 0))
+    _remove_files(faces)
+    held = _load(dataset, [3], (0, 7))
+    for one in (held, *fresh):
+        assert one.unreadable == ()
+        assert one.batch.image is not None and held.batch.image is not None
+        assert torch.equal(one.batch.image, held.batch.image)
+        assert one.batch.gaze_map is not None and held.batch.gaze_map is not None
+        assert torch.equal(one.batch.gaze_map, held.batch.gaze_map)
+
+
+def test_a_preprocess_may_change_the_pixels_it_is_given(tmp_path: Path) -> None:
+    def darken(face: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        face //= 2
+        return face.transpose(2, 0, 1).astype(np.float32)
+
+    dataset = FaceDataset(replace(_spec("image"), preprocess=darken), make_faces(tmp_path, 2), CLASSES)
+    first, again, third = (_load(dataset, [0]).batch.image for _ in range(3))
+    assert first is not None and again is not None and third is not None
+    assert torch.equal(first, again) and torch.equal(again, third)
+
+
+def test_no_more_is_held_than_there_is_room_for_and_nothing_in_testing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = make_faces(tmp_path, 3)
+    one = FaceDataset(_spec("image"), faces, CLASSES)
+    _load(one, [0])
+    monkeypatch.setattr(data, "HELD", one._held_bytes * 2)
+    training, testing = FaceDataset(_spec("image"), faces, CLASSES), FaceDataset(_spec("image"), faces)
+    everything = list(range(len(faces)))
+    for dataset in (training, testing):
+        assert _load(dataset, everything).unreadable == ()
+    _remove_files(faces)
+    assert len(_load(training, everything).rows) == 2
+    assert len(_load(testing, everything).rows) == 0
