@@ -234,14 +234,14 @@ def read_batches(root: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _stored(
-    path: Path, columns: Sequence[str], rows: int = _STORED_BATCH, check_text: bool = False
+    path: Path, columns: Sequence[str], rows: int | None = None, check_text: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file whose types were checked; raise DataError where it is damaged."""
     schema = _schema(columns)
     try:
         # the next rows are decoded while these are looked at
         with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as reader:
-            batches = file.iter_batches(rows, columns=list(columns))
+            batches = file.iter_batches(rows or _STORED_BATCH, columns=list(columns))
             coming = reader.submit(next, batches, None)
             while (batch := coming.result()) is not None:
                 coming = reader.submit(next, batches, None)

@@ -19,6 +19,8 @@ from dfad_bench.records.sampling import assign
 _AT_ONCE = 1 << 20
 """Faces whose members are looked up among those known at a time; each time the known ones are hashed anew."""
 
+_TEXTS_AT_ONCE = 16_384
+
 _GROUPED = -1
 """In the place of a part: the face falls where its members do."""
 
@@ -40,8 +42,7 @@ def partitioned(rule: Partition | None, faces: FaceStream, seed: int) -> FaceStr
         first.append(firsts)
         part = np.full(table.num_rows, _GROUPED, np.int8)
         alone = np.setdiff1d(np.arange(table.num_rows), owners, assume_unique=True)
-        names = [f"id {each}" for each in table["id"].take(pa.array(alone)).to_pylist()]
-        part[alone] = assign(names, seed, rule.fractions)
+        part[alone] = assign((f"id {each}" for each in _texts(table["id"], alone)), seed, rule.fractions)
         parts.append(part)
     of_all, of_member = np.concatenate(parts), members.parts(seed, rule.fractions)
     of_all[of_all == _GROUPED] = of_member[np.concatenate(first)]
@@ -100,5 +101,10 @@ class _Members:
         group = connected_components(coo_array((ones, (ties[:, 0], ties[:, 1])), shape=(size, size)), directed=False)[1]
         order = pc.array_sort_indices(self._known).to_numpy()
         _, smallest = np.unique(group[order], return_index=True)
-        names = self._known.take(pa.array(order[smallest])).to_pylist()
-        return assign(names, seed, fractions)[group]
+        return assign(_texts(self._known, order[smallest]), seed, fractions)[group]
+
+
+def _texts(cells: pa.Array | pa.ChunkedArray, rows: NDArray[np.int64]) -> Iterator[str]:
+    """Yield the texts of some rows; never are all of them Python's objects at once."""
+    for start in range(0, len(rows), _TEXTS_AT_ONCE):
+        yield from cells.take(pa.array(rows[start : start + _TEXTS_AT_ONCE])).to_pylist()

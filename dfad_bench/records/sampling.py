@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,8 @@ class HashSample:
         )
 
 
+_AT_ONCE = 65_536
+"""Names whose digests are held at a time."""
 _SLACK = 4096
 """Rows beyond twice those asked for that a sample may hold, so that a small one is not cut down at every part."""
 
@@ -90,7 +93,10 @@ def _first(keys: NDArray[np.uint64], most: int) -> NDArray[np.intp]:
 
 def unit_intervals(seed: int, names: Iterable[str]) -> NDArray[np.float64]:
     """Return [N] numbers in [0, 1), each of which depends on seed and its name alone."""
-    return (order_keys(seed, names)[:, 0] >> np.uint64(12)).astype(np.float64) / 2**52
+    told, numbers = iter(names), [np.empty(0)]
+    while some := list(islice(told, _AT_ONCE)):
+        numbers.append((order_keys(seed, some)[:, 0] >> np.uint64(12)).astype(np.float64) / 2**52)
+    return np.concatenate(numbers)
 
 
 def connected_groups(memberships: Iterable[Sequence[str]]) -> list[str]:
