@@ -20,6 +20,7 @@ import yaml
 from dfad_bench import registry
 from dfad_bench.checks import CHECKS
 from dfad_bench.cli import app
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DataError, UsageError
 from dfad_bench.interfaces import Source
 from dfad_bench.prepare.faces import FaceMaker
@@ -198,7 +199,7 @@ def declared(source: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_is_sound_by_the_check_of_protocols_and_marked_as_ours(name: str, tmp_path: Path) -> None:
-    assert CHECKS["protocol"](name, None, tmp_path, lambda done, total: None) == []
+    assert CHECKS["protocol"](name, None, tmp_path, lambda done, total: None, LocalEngine()) == []
     protocol = shipped(name)
     assert protocol.origin == "ours" and protocol.warning is not None and "urs" in protocol.warning
     assert protocol.expect.faces is None and protocol.expect.fingerprint is None
