@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dfad_bench.errors import DataError, shorten
 from dfad_bench.records.categorical import Categorical
+from dfad_bench.records.distinct import once
 from dfad_bench.records.face_stream import FaceStream, Rows
 from dfad_bench.records.protocol import Split, Where
 from dfad_bench.records.row_checks import Labels
@@ -148,7 +149,7 @@ def choose(choices: Sequence[Choice], faces: FaceStream, seed: int) -> Labels:
 def _keys_of(sampled: Sequence[NDArray[np.intp]], batch: pa.RecordBatch, seed: int) -> NDArray[np.uint64]:
     """Return [N, 4] the keys of a batch's rows, computed only for those that are sampled."""
     keys = np.zeros((batch.num_rows, 4), np.uint64)
-    rows = np.unique(np.concatenate([np.empty(0, np.intp), *sampled]))
+    rows = once(np.concatenate([np.empty(0, np.intp), *sampled]))
     if len(rows):
         keys[rows] = order_keys(seed, batch["id"].take(pa.array(rows)).to_pylist())
     return keys

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
-from dfad_bench.records.distinct import DistinctHashes, Hashes, among, hashes
+from dfad_bench.records.distinct import DistinctHashes, Hashes, among, hashes, once
 
 KINDS = {"identities": "identity", "video": "video", "sha256": "pixel hash"}
 """The manifest columns that must not be shared between splits, with the word for a message."""
@@ -63,7 +63,7 @@ def overlaps_between(names: Sequence[str], read: ReadSplits, columns: Sequence[s
     for column in columns:
         pairs = combinations([each.sorted() for each in seen[column].values()], 2)
         shared = [np.intersect1d(first, second, assume_unique=True) for first, second in pairs]
-        suspects = np.unique(np.concatenate([np.empty(0, np.int64), *shared]))
+        suspects = once(np.concatenate([np.empty(0, np.int64), *shared]))
         if len(suspects):
             found += _resolved(column, names, read, suspects)
     return found

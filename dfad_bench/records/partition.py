@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dfad_bench.records.distinct import once
 from dfad_bench.records.face_stream import FaceStream
 from dfad_bench.records.protocol import Partition
 from dfad_bench.records.sampling import assign
@@ -81,7 +82,7 @@ class _Members:
 
     def __init__(self) -> None:
         self._known = pa.array([], pa.string())
-        self._ties = [np.empty((0, 2), np.int64)]
+        self._ties = [np.empty(0, np.int64)]
 
     def add(self, row: NDArray[np.int64], text: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Take in members by the faces [ascending] that they belong to; return these faces and the first member of each."""
@@ -90,15 +91,16 @@ class _Members:
         code = pc.index_in(text, self._known).to_numpy().astype(np.int64)
         owners, begins, counts = np.unique(row, return_index=True, return_counts=True)
         firsts = code[begins]
-        ties = np.stack([np.repeat(firsts, counts), code], axis=1)
-        self._ties.append(np.unique(ties[ties[:, 0] != ties[:, 1]], axis=0))
+        tied = np.repeat(firsts, counts)
+        different = tied != code
+        self._ties.append(once(tied[different] << 32 | code[different]))  # two numbers in one
         return owners, firsts
 
     def parts(self, seed: int, fractions: Mapping[str, float]) -> NDArray[np.int8]:
         """Return for each member the part into which its group falls."""
-        ties, size = np.concatenate(self._ties), len(self._known)
-        ones = np.ones(len(ties), dtype=bool)
-        group = connected_components(coo_array((ones, (ties[:, 0], ties[:, 1])), shape=(size, size)), directed=False)[1]
+        ties, size = once(np.concatenate(self._ties)), len(self._known)
+        matrix = coo_array((np.ones(len(ties), dtype=bool), (ties >> 32, ties & 0xFFFFFFFF)), shape=(size, size))
+        group = connected_components(matrix, directed=False)[1]
         order = pc.array_sort_indices(self._known).to_numpy()
         _, smallest = np.unique(group[order], return_index=True)
         return assign(_texts(self._known, order[smallest]), seed, fractions)[group]
