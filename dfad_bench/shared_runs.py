@@ -8,10 +8,11 @@ from pathlib import Path
 
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError
+from dfad_bench.evaluation import PREDICTIONS, RESULT
 from dfad_bench.modelling.train import CHECKPOINT, HISTORY, WEIGHTS
 from dfad_bench.records.results import Result, read_result
 from dfad_bench.robustness import PERTURBED
-from dfad_bench.run import PREDICTIONS, RESULT, is_whole
+from dfad_bench.run import is_whole
 from dfad_bench.stores import Store
 
 log = logging.getLogger(__name__)
@@ -59,11 +60,7 @@ def bring_work(store: Store, folder: str) -> None:
     if result is None:
         _bring_training(store, folder, there)
     elif WEIGHTS in there and not _has_weights(here, result):
-        store.bring(f"{folder}/{WEIGHTS}")
-        if not _has_weights(here, result):
-            log.warning("%s/%s holds other weights than its result says. It is run anew.", store.url, folder)
-            (here / WEIGHTS).unlink()
-            (here / RESULT).unlink()
+        store.bring(f"{folder}/{WEIGHTS}")  # whoever loads them looks at their hash
 
 
 def send_run(store: Store, folder: str) -> None:
