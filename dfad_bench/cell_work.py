@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dfad_bench import registry
 from dfad_bench import weights as published
 from dfad_bench.cells import AskedLevel, Cell, cell_key
 from dfad_bench.claims import ClaimedElsewhere, Place
 from dfad_bench.errors import DataError
+from dfad_bench.evaluation import Outcome
 from dfad_bench.modelling.distributed import current, is_agreed
-from dfad_bench.planning import Request, Run, ShowProgress, planned, selected
+from dfad_bench.planning import Request, Run, ShowProgress, planned, selected, silently
 from dfad_bench.records.results import Result
 from dfad_bench.records.selection import Selection
 from dfad_bench.robustness import ROBUSTNESS, finished_level, level_folder, run_level, with_weights, write_curves
-from dfad_bench.run import Locked, Outcome, finished_before, locked, run_planned
+from dfad_bench.run import Locked, finished_before, locked, run_planned
 from dfad_bench.shared_runs import TrainingSender, bring_levels, bring_result, bring_work, send_run
 from dfad_bench.stores import Store
 from dfad_bench.work_list import told_error
@@ -62,30 +62,10 @@ class Sharing:
         return Place(self.store.fs, self.store.path(relative), self.stale)
 
 
-def portable(request: Request) -> Request:
-    """Return a request that means the same in another working folder."""
-
-    def path_of(kind: str, name: str) -> str:
-        entry = registry.find(kind, name)
-        return str(entry.path) if entry.is_local_file else name
-
-    backbone = request.backbone_weights
-    if backbone is not None and Path(backbone).expanduser().is_file():
-        backbone = str(Path(backbone).expanduser().absolute())
-    return replace(
-        request,
-        model=path_of("models", request.model),
-        protocol=path_of("protocols", request.protocol),
-        data=request.data.absolute(),
-        weights=None if request.weights is None else request.weights.absolute(),
-        backbone_weights=backbone,
-    )
-
-
 def build_stage(sharing: Sharing) -> Stage:
     """Return the stage of a worker process: it shows nothing, and keeps to one thread since there are others beside it."""
     torch.set_num_threads(1)
-    return Stage(sharing, lambda label: nullcontext(lambda done, total: None))
+    return Stage(sharing, silently)
 
 
 class Stage:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from dfad_bench.errors import DfadError
+from dfad_bench.evaluation import Outcome
 from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.perturb import Level
 from dfad_bench.modelling.weights import find_backbone
@@ -16,7 +17,7 @@ from dfad_bench.planning import Request, Run
 from dfad_bench.records.results import PerturbationRecord
 from dfad_bench.records.robustness import RobustnessRecord, read_robustness
 from dfad_bench.robustness import ROBUSTNESS, Robust, finished_level, level_folder
-from dfad_bench.run import Outcome, finished_before, model_origin
+from dfad_bench.run import finished_before, model_origin
 
 State = Literal["to do", "finished", "elsewhere", "needs weights", "needs data", "cannot run", "failed"]
 AskedLevel = tuple[Level, PerturbationRecord]

@@ -6,14 +6,14 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from dfad_bench import registry
 from dfad_bench.engines.local import LocalEngine
-from dfad_bench.planning import Request, ShowProgress
+from dfad_bench.evaluation import RESULT, Outcome
+from dfad_bench.planning import Request, ShowProgress, silently
 from dfad_bench.prepare import pipeline
 from dfad_bench.prepare.options import build_job
 from dfad_bench.prepare.plan import plan
@@ -22,8 +22,8 @@ from dfad_bench.publish.report import PAGE, report
 from dfad_bench.publish.scores import result_tables
 from dfad_bench.publish.tables import Table
 from dfad_bench.records.json_files import write_text
-from dfad_bench.run import RESULT, Outcome, run_model
-from dfad_bench.types import ModelSpec
+from dfad_bench.run import run_model
+from dfad_bench.types import REAL, Leaf, ModelSpec
 
 
 def run_demo(
@@ -49,33 +49,41 @@ def run_demo(
 
 
 def _run_all(models: Sequence[str], data: Path, runs: Path, workers: int, progress: ShowProgress) -> Iterator[Outcome]:
-    """Yield the outcomes in order. Small models leave most of a core idle between two steps, so several run at a time."""
+    """Yield the outcomes in order. Small models leave most of a core idle between two steps, so several run at a time.
+
+    The longest begin first, and one more runs than ``workers``: otherwise a core would have nothing to do once the others
+    have none left and the last long one still trains.
+    """
     threads = max((os.cpu_count() or 1) // workers, 1)
     # Started anew rather than forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
+    at_a_time = workers + 1 if workers > 1 else 1
     with (
         progress(f"training, testing and reporting {len(models)} models") as bar,
         ProcessPoolExecutor(
-            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+            at_a_time, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool,
     ):
-        started = [pool.submit(_run, model, data, runs) for model in models]
-        for done, future in enumerate(started):
+        started = {model: pool.submit(_run, model, data, runs) for model in sorted(models, key=_effort, reverse=True)}
+        for done, model in enumerate(models):
             bar(done, len(models))
-            yield future.result()
+            yield started[model].result()
+
+
+def _effort(model: str) -> int:
+    """Return by what models are put in order: of networks like these, parameters and epochs tell which trains longest."""
+    spec: ModelSpec = registry.get("models", model)
+    module = spec.build((Leaf(REAL, REAL, REAL), Leaf("made", "gan", "efs")))
+    return spec.recipe.epochs * sum(parameter.numel() for parameter in module.parameters())
 
 
 def _run(model: str, data: Path, runs: Path) -> Outcome:
     """Run a model on the demo protocol and write its report."""
     request = Request(model=model, protocol="demo", data=data, runs=runs, device="cpu")
-    outcome = run_model(request, _silently)
+    outcome = run_model(request, silently)
     if not (outcome.finished_before and (outcome.folder / PAGE).is_file()):
         write_text(outcome.folder / PAGE, report(outcome.folder, faces=data))
     return outcome
-
-
-def _silently(label: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
-    return nullcontext(lambda done, total: None)
 
 
 def _light() -> list[str]:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from dfad_bench.cell_work import Answer, Sharing, Stage, Task, build_stage, portable
+from dfad_bench.cell_work import Answer, Sharing, Stage, Task, build_stage
 from dfad_bench.cells import AskedLevel, Cell, standing
 from dfad_bench.claims import STALE
 from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import DfadError
 from dfad_bench.interfaces import Engine
 from dfad_bench.modelling.distributed import current, is_agreed
-from dfad_bench.planning import ShowProgress
+from dfad_bench.planning import ShowProgress, portable
 from dfad_bench.shared_runs import bring_levels, bring_result
 from dfad_bench.stores import Store
 from dfad_bench.work_list import told_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 OK, FAILED, USAGE, INCOMPLETE, TERMS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 """Exit codes: done; an error; a wrong call; done but something is missing; terms of use not accepted; stopped by the user."""
@@ -13,6 +14,16 @@ class DfadError(Exception):
     """A user's mistake or a fault of the outside world, told in one line without a traceback."""
 
     exit_code = FAILED
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message as it stands: some kinds make theirs from other arguments."""
+        return _as_told, (type(self), str(self), self.__dict__)
+
+
+def _as_told(kind: type[DfadError], message: str, state: dict[str, Any]) -> DfadError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(DfadError):
@@ -27,6 +38,10 @@ class DataError(DfadError):
 
 class WeightsMissing(DataError):
     """Published weights that a model starts from are not on this machine and cannot be fetched."""
+
+
+class RankDied(DataError):
+    """Another rank of this run is gone, so that nothing more can be done together."""
 
 
 class TermsError(DfadError):

@@ -104,6 +104,22 @@ class Engine(Protocol):
         """Whether tasks are done in this process, so that ``build`` may return a stage that is there already."""
         ...
 
+    def size(self) -> int:
+        """Return how many stages are built."""
+        ...
+
+    def ranks(self) -> int:
+        """Return how many processes ``together`` takes."""
+        ...
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do work in several processes at once that form a ``torch.distributed`` group, or alone.
+
+        ``work`` must go on from what it has kept itself where a process is lost and all begin again. It is pickled unless
+        ``is_here``; a DfadError of a rank is raised as it is.
+        """
+        ...
+
     def map(
         self,
         tasks: Callable[[], Iterator[Task]],

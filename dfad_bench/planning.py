@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import torch
 
 from dfad_bench import registry
 from dfad_bench.config import file_sha256
+from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import UsageError
+from dfad_bench.interfaces import Engine
 from dfad_bench.modelling.data import check_inputs
 from dfad_bench.modelling.device import pick_device
 from dfad_bench.modelling.distributed import current
@@ -28,13 +30,18 @@ ShowProgress = Callable[[str], AbstractContextManager[Callable[[int, int | None]
 """Given a label, a context manager that yields a function of what is done and what there is in all."""
 
 
+def silently(label: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+    """Show no progress: what a worker process does."""
+    return nullcontext(lambda done, total: None)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to run, and how: a model and a protocol by name or path, and everything the user may set.
 
     settings: the model's options as ``option=value``; backbone_weights: a name that the model offers, the path of a file,
     ``none`` for random weights, or None for the model's own default. shard: leave each rank a share of the model, which
-    needs several.
+    needs several. engine: what trains and predicts; all its workers must see the folders under these paths.
     """
 
     model: str
@@ -53,6 +60,7 @@ class Request:
     scoring: Options = field(default_factory=Options)
     overwrite: bool = False
     shard: bool = False
+    engine: Engine = field(default_factory=LocalEngine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,28 @@ class Run:
     device: torch.device
     folder: Path
     config: dict[str, Any]
+
+
+def portable(request: Request) -> Request:
+    """Return a request that means the same in another process's working folder, where it is done by that process alone."""
+
+    def path_of(kind: str, name: str) -> str:
+        entry = registry.find(kind, name)
+        return str(entry.path) if entry.is_local_file else name
+
+    backbone = request.backbone_weights
+    if backbone is not None and Path(backbone).expanduser().is_file():
+        backbone = str(Path(backbone).expanduser().absolute())
+    return replace(
+        request,
+        model=path_of("models", request.model),
+        protocol=path_of("protocols", request.protocol),
+        data=request.data.absolute(),
+        runs=request.runs.absolute(),
+        weights=None if request.weights is None else request.weights.absolute(),
+        backbone_weights=backbone,
+        engine=LocalEngine(),
+    )
 
 
 def planned(request: Request, progress: ShowProgress, selection: Selection | None = None) -> Run:

@@ -13,6 +13,7 @@ from torch import nn
 
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.evaluation import PREDICTIONS, RESULT, Evaluation, Outcome, evaluate
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.perturb import Level, check_perturbable, parse_perturbations
@@ -22,16 +23,7 @@ from dfad_bench.modelling.weights import load_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned
 from dfad_bench.records.results import PerturbationRecord, Result, read_result
 from dfad_bench.records.robustness import LevelRecord, RobustnessRecord, write_robustness
-from dfad_bench.run import (
-    PREDICTIONS,
-    RESULT,
-    Evaluation,
-    Outcome,
-    evaluate,
-    is_whole,
-    locked,
-    run_planned,
-)
+from dfad_bench.run import is_whole, locked, run_planned
 from dfad_bench.scoring.robustness import curves, mean_curves
 from dfad_bench.scoring.score import Options
 

@@ -6,77 +6,35 @@ answers, but the first alone reads and writes the run's folder, and scores.
 
 from __future__ import annotations
 
-import collections
 import json
-import resource
 import shutil
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from dfad_bench import provenance, registry
 from dfad_bench.config import file_sha256
-from dfad_bench.errors import DataError, UsageError, shorten
+from dfad_bench.errors import UsageError, shorten
+from dfad_bench.evaluation import PREDICTIONS, RESULT, Evaluation, Outcome, evaluate
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.options import row_name
-from dfad_bench.modelling.perturb import Level
-from dfad_bench.modelling.predict import predict
-from dfad_bench.modelling.sharding import shard
 from dfad_bench.modelling.train import WEIGHTS, train
 from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights, save_weights
-from dfad_bench.planning import Request, Run, ShowProgress, planned
-from dfad_bench.records import predictions as records
-from dfad_bench.records.json_files import write_text
+from dfad_bench.planning import Request, Run, ShowProgress, planned, portable, silently
 from dfad_bench.records.results import (
-    Counts,
     ModelRecord,
-    PerturbationRecord,
-    PredictionsRecord,
-    ProtocolRecord,
     Result,
     read_result,
-    write_result,
 )
 from dfad_bench.records.selection import Selection
-from dfad_bench.scoring.score import Options, score
 from dfad_bench.types import Recipe
-
-PREDICTIONS, RESULT, TIMING = "predictions.parquet", "result.json", "timing.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a run lies and what it found; ``finished_before`` where nothing had to be done."""
-
-    folder: Path
-    result: Result
-    finished_before: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One time that a model is shown the test faces: where that is recorded, how it is scored, what happens to the faces.
-
-    clean: None for faces as they are; for perturbed ones the predictions on faces as they are, whose val rows are copied.
-    Val is never perturbed: a threshold that is chosen on perturbed faces would make another detector of the model.
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    scoring: Options
-    level: Level | None = None
-    perturbation: PerturbationRecord | None = None
-    clean: Path | None = None
 
 
 def run_model(request: Request, progress: ShowProgress) -> Outcome:
@@ -125,12 +83,7 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     if earlier is not None:
         return earlier
     started = time.perf_counter()
-    seed_everything(request.seed, run.device)
-    module = run.spec.build(run.selection.classes)
-    backbone = None
-    if run.backbone_weights != "none":
-        asked_for = (run.entry.name, run.spec, run.backbone_weights, request.offline)
-        backbone = ranks.first_then_others(lambda: load_backbone(module, *asked_for))
+    module, backbone = _built(run)
     weights = _bring_to_weights(run, module, progress)
     trained = time.perf_counter() - started
     asked = Evaluation(run.folder, run.config, request.scoring)
@@ -138,24 +91,14 @@ def run_planned(run: Run, progress: ShowProgress) -> Outcome:
     return evaluate(run, module, model, asked, progress, train_seconds=round(trained, 2))
 
 
-def evaluate(
-    run: Run, module: nn.Module, model: ModelRecord, asked: Evaluation, progress: ShowProgress, **timing: float
-) -> Outcome:
-    """Predict, score and record with a module that has its weights; the result is written last, and makes it finished.
-
-    timing: what the clock said before, in seconds by name.
-    """
-    started = time.perf_counter()
-    shown, skipped = _predict(run, module, asked, progress)
-    predicted = time.perf_counter() - started
-
-    def record() -> Outcome:
-        result = _result(run, model, asked, skipped, progress)
-        write_result(asked.folder / RESULT, result)
-        _write_timing(asked.folder, timing, predicted, shown)
-        return Outcome(asked.folder, result, finished_before=False)
-
-    return current().first_says(record)
+def _built(run: Run) -> tuple[nn.Module, Backbone | None]:
+    """Return the module that a training starts from, and the published weights in it."""
+    seed_everything(run.request.seed, run.device)
+    module = run.spec.build(run.selection.classes)
+    if run.backbone_weights == "none":
+        return module, None
+    asked_for = (run.entry.name, run.spec, run.backbone_weights, run.request.offline)
+    return module, current().first_then_others(lambda: load_backbone(module, *asked_for))
 
 
 def finished_before(run: Run) -> Outcome | None:
@@ -205,6 +148,10 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
     if not _is_trained(run, module):
         current().first_says(lambda: save_weights(module, run.folder / WEIGHTS, {}))
         return run.folder / WEIGHTS
+    if not run.request.engine.is_here:
+        with progress(f"training {run.name}"):
+            run.request.engine.together(partial(_train_as_rank, portable(run.request)))
+        return run.folder / WEIGHTS
     with progress(f"training {run.name}") as bar:
         train(
             module,
@@ -222,6 +169,13 @@ def _bring_to_weights(run: Run, module: nn.Module, progress: ShowProgress) -> Pa
             on_progress=lambda epoch: bar(epoch.epoch, run.recipe.epochs),
         )
     return run.folder / WEIGHTS
+
+
+def _train_as_rank(request: Request) -> None:
+    """Train on a worker of an engine, which may be one rank of several."""
+    run = planned(request, silently)
+    module, _ = _built(run)
+    _bring_to_weights(run, module, silently)
 
 
 def _is_trained(run: Run, module: nn.Module) -> bool:
@@ -254,102 +208,6 @@ def _check_options(path: Path, origin: dict[str, Any], run: Run) -> None:
         raise UsageError(f"{path} was trained as {theirs}, and this run is {run.name}. Give the same --set.")
 
 
-def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgress) -> tuple[int, Counter[str]]:
-    """Write the predictions for val and every test subset; return the faces shown, and by reason the test faces left out.
-
-    The first rank writes; the others only answer, and know of no face that was left out.
-    """
-    classes = len(run.selection.classes)
-    subsets = {} if asked.clean is not None else {records.VAL: run.selection.val}
-    subsets |= run.selection.test
-    total = sum(faces.num_rows for faces in subsets.values())
-    loading: dict[str, Any] = {
-        "batch_size": run.recipe.batch_size,
-        "device": run.device,
-        "workers": run.request.workers,
-        "precision": run.recipe.precision,
-        "perturbation": asked.level,
-    }
-    if run.request.shard:
-        shard(module.to(run.device), current(), run.device)
-    done, skipped = 0, Counter[str]()
-    if not current().is_first:
-        for faces in subsets.values():
-            collections.deque(predict(module, run.spec, faces, **loading), maxlen=0)
-        return total, skipped
-    path, label = asked.folder / PREDICTIONS, _labelled("predicting with", run, asked)
-    with records.PredictionsWriter(path) as writer, progress(label) as bar:
-        if asked.clean is not None:
-            writer.copy(asked.clean, records.VAL)
-        for subset, faces in subsets.items():
-            for answer in predict(module, run.spec, faces, **loading):
-                if answer.logits is not None and answer.logits.shape[1] != classes:
-                    raise DataError(f"{run.name} gives {answer.logits.shape[1]} logits for {classes} classes.")
-                writer.write(subset, answer.faces, answer.fake_score, answer.logits, answer.embedding)
-                if subset != records.VAL:
-                    skipped.update(reason for _, reason in answer.unreadable)
-                done += answer.faces.num_rows + len(answer.unreadable)
-                bar(done, total)
-        writer.finish(_context(run, asked, skipped))
-    return total, skipped
-
-
-def _labelled(doing: str, run: Run, asked: Evaluation) -> str:
-    return f"{doing} {run.name}" + (f", {asked.level}" if asked.level is not None else "")
-
-
-def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Context:
-    protocol = run.selection.protocol
-    return records.Context(
-        schema_version=records.SCHEMA_VERSION,
-        model=run.name,
-        seed=run.request.seed,
-        protocol=protocol.name,
-        protocol_version=protocol.version,
-        protocol_fingerprint=run.selection.fingerprint,
-        protocol_warning=protocol.warning,
-        classes=records.class_records(run.selection.classes),
-        levels=list(protocol.attribution.levels),
-        assume=protocol.attribution.assume,
-        reals=protocol.detection.reals,
-        pooling=protocol.detection.pooling,
-        perturbation=asked.perturbation,
-        subsets={subset: split.report_by for subset, split in protocol.test.items()},
-        declared=run.selection.test_faces,
-        skipped=dict(skipped),
-    )
-
-
-def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[str], progress: ShowProgress) -> Result:
-    protocol, declared = run.selection.protocol, run.selection.test_faces
-    path = asked.folder / PREDICTIONS
-    predictions = records.read_predictions(path)
-    with progress(_labelled("scoring", run, asked)) as bar:
-        report = score(predictions, asked.scoring, bar)
-    return Result(
-        seed=run.request.seed,
-        model=model,
-        protocol=ProtocolRecord(
-            name=protocol.name,
-            version=protocol.version,
-            origin=protocol.origin,
-            fingerprint=run.selection.fingerprint,
-            warning=protocol.warning,
-        ),
-        code=provenance.code(),
-        environment=provenance.environment() | {"device": _device_name(run.device)} | _ranks(),
-        config=dict(asked.config),
-        data={name: manifest.footer.recipe.model_dump() for name, manifest in run.selection.manifests.items()},
-        predictions=PredictionsRecord(sha256=file_sha256(path), rows=len(predictions)),
-        counts=Counts(declared=declared, evaluated=declared - skipped.total(), skipped=dict(skipped)),
-        scoring=report.scoring,
-        scores=report.scores,
-        details=report.details,
-        perturbation=asked.perturbation,
-        ineligible=_ineligible(run, asked, skipped),
-    )
-
-
 def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone | None) -> ModelRecord:
     return ModelRecord(
         name=run.name,
@@ -368,42 +226,3 @@ def _model_record(run: Run, module: nn.Module, weights: Path, backbone: Backbone
 def model_origin(run: Run) -> str:
     """Return where the model's code comes from; of a local file with its hash, since it changes from run to run."""
     return run.entry.described if run.entry.is_local_file else run.entry.origin
-
-
-def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]:
-    reasons = list(run.selection.departures)
-    if provenance.code().dirty:
-        reasons.append("the code has changes that are not committed")
-    if skipped:
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-        reasons.append(f"incomplete: {told}")
-    if run.entry.is_local_file:
-        reasons.append("the model is a local file, not a registered one")
-    if registry.find("protocols", run.request.protocol).is_local_file:
-        reasons.append("the protocol is a local file, not a registered one")
-    if asked.level is not None:
-        reasons.append(f"the faces were perturbed ({asked.level})")
-    return reasons
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _ranks() -> dict[str, str]:
-    """Return how many ranks ran a model together, where there were several: sums in another order are other sums."""
-    ranks = current()
-    return {"ranks": str(ranks.world_size)} if ranks.are_several else {}
-
-
-def _write_timing(folder: Path, earlier: Mapping[str, float], predict_seconds: float, faces: int) -> None:
-    """Keep the clock's readings apart from the result, which the same run must reproduce byte by byte."""
-    unit = 1024 if sys.platform != "darwin" else 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    timing = {
-        **earlier,
-        "predict_seconds": round(predict_seconds, 2),
-        "faces_per_second": round(faces / predict_seconds, 1),
-        "peak_memory_mib": round(peak),
-    }
-    write_text(folder / TIMING, json.dumps(timing, indent=1) + "\n")

@@ -14,6 +14,7 @@ import torch
 from dfad_bench import weights as published
 from dfad_bench.cells import AskedLevel, Cell, State, cell_key, standing
 from dfad_bench.errors import DfadError, UsageError, WeightsMissing
+from dfad_bench.evaluation import RESULT
 from dfad_bench.modelling.cost import Cost, measure
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.distributed import current, is_agreed
@@ -22,7 +23,7 @@ from dfad_bench.modelling.weights import find_backbone
 from dfad_bench.planning import Request, Run, ShowProgress, planned, selected
 from dfad_bench.records.results import Result, read_result
 from dfad_bench.records.selection import Selection
-from dfad_bench.run import RESULT, is_whole
+from dfad_bench.run import is_whole
 from dfad_bench.shared_runs import bring_levels, bring_result
 from dfad_bench.stores import Store
 from dfad_bench.types import WeightsFile

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfad_bench import console
-from dfad_bench.commands.options import DataOption, FormatOption, data_folder, show
+from dfad_bench.commands.options import DataOption, EngineOption, FormatOption, data_folder, show
 from dfad_bench.commands.running_many import run_many
 from dfad_bench.console import Format
+from dfad_bench.engines import EngineName, build_engine
 from dfad_bench.errors import INCOMPLETE
 
 if TYPE_CHECKING:
-    from dfad_bench.run import Outcome
+    from dfad_bench.evaluation import Outcome
+    from dfad_bench.planning import Request
 
 
 def run(
@@ -32,7 +35,13 @@ def run(
         ),
     ],
     data: DataOption = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
+    runs: Annotated[
+        str,
+        typer.Option(
+            "--runs",
+            help="Where runs are kept: a folder, or a URL such as s3://bucket/prefix. Several machines may share it.",
+        ),
+    ] = "runs",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Two runs with one seed are identical on one CPU.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, --seed being the first.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
@@ -98,7 +107,35 @@ def run(
             show_default="none",
         ),
     ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", help="Under torchrun: each rank holds a share of the model (FSDP2), not all of it."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run anew what is finished.")] = False,
+    engine: EngineOption = EngineName.local,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas",
+            min=1,
+            max=65536,
+            help="Cells, or their perturbed levels, that are done side by side. With ray, and a single cell: models that "
+            "train and test together.",
+            show_default="1; with ray, all there is room for",
+        ),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-replica",
+            min=0,
+            help="With ray: 0.25 lets four share a GPU.",
+            show_default="1 where this machine runs models on CUDA, else 0",
+        ),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="End without the cells that other machines are at work on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and how long it takes.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
@@ -106,13 +143,14 @@ def run(
 
     With --perturb, the same weights then meet the test faces perturbed, and the scores become curves. Several models,
     protocols or seeds are a list of cells: finished ones are kept, those whose data or weights are missing are named.
+    Under torchrun (--nproc-per-node 4 --no-python dfad-bench run …) the ranks share every batch.
     """
     from dfad_bench import weights as published
+    from dfad_bench.dispatch import Dispatch
+    from dfad_bench.modelling.device import pick_device
+    from dfad_bench.modelling.distributed import joined
     from dfad_bench.planning import Request
-    from dfad_bench.publish.robustness import robustness_tables
-    from dfad_bench.publish.scores import result_tables
-    from dfad_bench.robustness import Robust, run_perturbed
-    from dfad_bench.run import run_model
+    from dfad_bench.stores import Store
 
     if offline:
         published.forbid_downloads()
@@ -126,11 +164,12 @@ def run(
         "clip_norm": clip_norm,
         "precision": precision,
     }
+    store = Store(runs)
     request = Request(
         model=model,
         protocol=protocol,
         data=data_folder(data),
-        runs=runs,
+        runs=store.folder,
         seed=seed,
         device=device,
         weights=weights,
@@ -141,13 +180,35 @@ def run(
         workers=workers,
         limit=limit,
         overwrite=overwrite,
+        shard=shard,
     )
-    if dry_run or seeds > 1 or not all(_is_one(each) for each in (model, protocol)):
-        several = range(seed, seed + seeds)
-        run_many(request, model, protocol, several, list(_each(perturb or ())), dry_run, format)
-        return
-    if perturb:
-        robust = run_perturbed(request, _each(perturb), console.progress)
+    perturbations = list(_each(perturb or ()))
+    with joined(console.fail) as ranks:
+        if not ranks.is_first:
+            console.silence()
+        is_list = dry_run or seeds > 1 or not all(_is_one(each) for each in (model, protocol))
+        if gpus_per_replica is None:
+            gpus_per_replica = float(engine is EngineName.ray and pick_device(device).type == "cuda")
+        chosen = build_engine(engine, replicas, gpus_per_replica)
+        if is_list or not store.is_here or (engine is EngineName.local and not chosen.is_here):
+            how = Dispatch(store, chosen, waits=not no_wait)
+            several = range(seed, seed + seeds)
+            is_complete = run_many(request, model, protocol, several, perturbations, how, dry_run, format)
+        else:
+            is_complete = _run_one(replace(request, engine=chosen), perturbations, format)
+    if not is_complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _run_one(request: Request, perturbations: Sequence[str], format: Format) -> bool:
+    """Run one model and show what came of it; return whether every face was evaluated."""
+    from dfad_bench.publish.robustness import robustness_tables
+    from dfad_bench.publish.scores import result_tables
+    from dfad_bench.robustness import Robust, run_perturbed
+    from dfad_bench.run import run_model
+
+    if perturbations:
+        robust = run_perturbed(request, perturbations, console.progress)
     else:
         robust = Robust(run_model(request, console.progress))
     outcome = robust.clean
@@ -166,8 +227,7 @@ def run(
         console.show_json(result)
     else:
         console.show_json({"result": result, "robustness": robust.curves.model_dump()})
-    if not robust.is_complete:
-        raise typer.Exit(INCOMPLETE)
+    return robust.is_complete
 
 
 def _is_one(name: str) -> bool:

@@ -38,6 +38,14 @@ class LocalEngine:
         """Return how many stages are built."""
         return max(self.workers, 1)
 
+    def ranks(self) -> int:
+        """Return 1: if torchrun started several, each has an engine of its own."""
+        return 1
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do work in this process, which may be a rank that torchrun started; see ``interfaces.Engine``."""
+        work()
+
     def map(
         self,
         tasks: Callable[[], Iterator[Task]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,10 @@ from ray import cloudpickle
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError, RayTaskError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
 
-from dfad_bench.errors import DataError, DfadError, UsageError
+from dfad_bench.errors import DataError, DfadError, RankDied, UsageError
 from dfad_bench.registry import PLUGIN_MODULE
 
 Task = TypeVar("Task")
@@ -24,6 +27,10 @@ Result = TypeVar("Result")
 
 _CELL = "pickled"
 """The one column that Ray sees. Tasks are names and rows, results are counts: pixels stay with the worker."""
+_LOST_AT_START = 10
+"""Workers in a row that may be lost while they start. A stage is built with its first task, so that is the nodes' fault."""
+_LOST_RANKS = 3
+"""How often a training begins again because a rank was lost."""
 _LISTING_CPUS = 0
 """Listing waits for the workers nearly always; on a small cluster it must not keep a CPU from them."""
 
@@ -52,14 +59,14 @@ class RayEngine:
 
         Raises UsageError where the cluster has too little room for one worker, DataError where it is lost.
         """
-        _connect()
+        size = self.size()
         _by_value()
-        size = self._size()
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.target_max_block_size = 1  # a block is one task, so that no worker waits for a block to fill
         context.execution_options.preserve_order = in_order
+        context.max_consecutive_actor_init_deaths = _LOST_AT_START
         with DataContext.current(context):
             answers = (
                 ray.data.read_datasource(_Tasks(tasks), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS)
@@ -86,7 +93,44 @@ class RayEngine:
             told = " ".join(str(error).split())[:300]
             raise DataError(f"The Ray cluster failed ({told}). Run the same command to go on.") from None
 
-    def _size(self) -> int:
+    def ranks(self) -> int:
+        """Return as many as ``workers`` says, or else as there are GPUs for, or 1."""
+        return self.size() if self.workers is not None or self.gpus_per_worker else 1
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do work on ``ranks`` workers at once, as the process group that Ray Train forms; see ``interfaces.Engine``.
+
+        Where one is lost all begin again, from what the work itself has kept.
+        """
+        ranks = self.ranks()
+        _by_value()
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        mistake: Any = ray.remote(num_cpus=0)(_Mistake).remote()
+        with tempfile.TemporaryDirectory() as unused:
+            trainer = TorchTrainer(
+                partial(_told_to, mistake, work),
+                train_loop_config={},
+                scaling_config=ScalingConfig(
+                    num_workers=ranks,
+                    use_gpu=self.gpus_per_worker > 0,
+                    resources_per_worker={"CPU": 1} | ({"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}),
+                ),
+                run_config=RunConfig(storage_path=unused, failure_config=FailureConfig(max_failures=_LOST_RANKS)),
+            )
+            try:
+                trainer.fit()
+            except TrainingFailedError as error:
+                raise DataError(
+                    f"Training failed on the Ray cluster, {_LOST_RANKS + 1} times: {error}\nFinished epochs are kept; run the "
+                    "same command to go on."
+                ) from None
+        found: DfadError | None = ray.get(mistake.found.remote())
+        if found is not None:
+            raise found
+
+    def size(self) -> int:
+        """Return how many stages are built; raise UsageError where the cluster has too little room for one."""
+        _connect()
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = int(there.get("CPU", 0))
         if self.gpus_per_worker:
@@ -94,7 +138,7 @@ class RayEngine:
         if not room:
             raise UsageError(
                 f"The Ray cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, and a worker needs "
-                f"one CPU and {self.gpus_per_worker:g} GPUs. Add nodes, or lower --gpus-per-worker."
+                f"one CPU and {self.gpus_per_worker:g} GPUs. Add nodes, or lower --gpus-per-worker (or --gpus-per-replica)."
             )
         return room if self.workers is None else min(room, self.workers)
 
@@ -152,6 +196,30 @@ class _Stage:
             return _packed(error)
 
 
+class _Mistake:
+    """Keeps what a rank found wrong with the request: Ray Train would wrap it in a traceback, and try again."""
+
+    def __init__(self) -> None:
+        self._found: DfadError | None = None
+
+    def tell(self, found: DfadError) -> None:
+        """Keep the first."""
+        self._found = self._found or found
+
+    def found(self) -> DfadError | None:
+        """Return it."""
+        return self._found
+
+
+def _told_to(mistake: Any, work: Callable[[], None], _: dict[str, Any]) -> None:
+    try:
+        work()
+    except RankDied:
+        raise  # the node's fault: all ranks begin again
+    except DfadError as error:
+        ray.get(mistake.tell.remote(error))
+
+
 def _packed(value: Any) -> pa.Table:
     pickled = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
     return pa.table({_CELL: pa.array([pickled], pa.large_binary())})
@@ -162,4 +230,11 @@ def _connect() -> None:
         return
     # What a user must know of is raised; Ray's own warnings are about its workings.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, RayError) as error:
+        told = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UsageError(
+            f"The Ray cluster cannot be reached ({told}). Check RAY_ADDRESS and that 'ray status' answers on this machine; "
+            "where it asks for a token, set RAY_AUTH_MODE=token here as on its nodes."
+        ) from None

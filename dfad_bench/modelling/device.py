@@ -41,6 +41,11 @@ def _own_cuda(ranks: Ranks) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())  # which is set where ranks are joined
 
 
+def device_name(device: torch.device) -> str:
+    """Return what results call a device: a GPU by its model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed torch's generators and ask for deterministic kernels: strictly on the CPU, where they exist elsewhere.
 

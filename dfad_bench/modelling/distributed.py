@@ -23,7 +23,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.distributed.rendezvous import rendezvous
 
-from dfad_bench.errors import FAILED, DataError, DfadError
+from dfad_bench.errors import FAILED, DfadError, RankDied
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
@@ -36,10 +36,6 @@ _GRACE = 5.0
 _TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 _ERROR = "error"
 """The key under which a rank that found an error leaves it for the first one to tell."""
-
-
-class RankDied(DataError):
-    """Another rank of this run is gone, so that nothing more can be done together."""
 
 
 # --- what each rank does -------------------------------------------------------------------------------------------

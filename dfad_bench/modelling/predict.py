@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -36,14 +36,19 @@ class Predicted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """What a rank found on one batch: the rows [B] of the table that were evaluated, (row, reason) of those that were not."""
+class Answers:
+    """What was found on one batch: the rows [B] of the table that were evaluated, (row, reason) of those that were not."""
 
     rows: NDArray[np.int64]
     unreadable: tuple[tuple[int, str], ...]
     fake_score: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
     embedding: NDArray[np.float32] | None = None
+
+    def moved(self, start: int) -> Answers:
+        """Return the same of a table in which these rows lie ``start`` further down."""
+        unreadable = tuple((row + start, reason) for row, reason in self.unreadable)
+        return replace(self, rows=self.rows + start, unreadable=unreadable)
 
 
 def predict(
@@ -73,27 +78,33 @@ def predict(
     share = functools.partial(ranks.whole_ones, padded=is_sharded(module))
     batches = Batches(dataset, batch_size, seed=None, workers=workers, device=device, share=share)
     module.to(device).eval()
-    own = (_answers(module, loaded, device, precision) for loaded in batches.epoch())
+    own = (answers(module, loaded, device, precision) for loaded in batches.epoch())
     for found in ranks.in_order(own, len(batches.sizes)):
         if len(found.rows) or found.unreadable:
-            yield Predicted(
-                faces=faces.take(pa.array(found.rows)),
-                fake_score=found.fake_score,
-                logits=found.logits,
-                unreadable=tuple((faces["id"][row].as_py(), reason) for row, reason in found.unreadable),
-                embedding=found.embedding,
-            )
+            yield answered(faces, found)
         if on_progress is not None:
             on_progress(len(found.rows) + len(found.unreadable))
 
 
-def _answers(module: nn.Module, loaded: LoadedBatch, device: torch.device, precision: Precision) -> _Answers:
+def answered(faces: pa.Table, found: Answers) -> Predicted:
+    """Return what was found on rows of a table, with these rows."""
+    return Predicted(
+        faces=faces.take(pa.array(found.rows)),
+        fake_score=found.fake_score,
+        logits=found.logits,
+        unreadable=tuple((faces["id"][row].as_py(), reason) for row, reason in found.unreadable),
+        embedding=found.embedding,
+    )
+
+
+def answers(module: nn.Module, loaded: LoadedBatch, device: torch.device, precision: Precision) -> Answers:
+    """Ask a module, which lies on the device in evaluation mode, about a loaded batch."""
     unreadable = tuple((each.row, each.reason) for each in loaded.unreadable)
     if not loaded.batch.size:
-        return _Answers(loaded.rows, unreadable, np.empty(0, np.float32))
+        return Answers(loaded.rows, unreadable, np.empty(0, np.float32))
     with without_gradients(module), mixed_precision(device, precision):
         output: Output = module(to_device(loaded.batch, device))
-    return _Answers(
+    return Answers(
         loaded.rows,
         unreadable,
         _to_numpy(output.fake_score),
