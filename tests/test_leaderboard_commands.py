@@ -11,8 +11,10 @@ from typer.testing import CliRunner, Result
 
 from dfad_bench import provenance
 from dfad_bench.cli import app
+from dfad_bench.publish.leaderboard import place
 from dfad_bench.records.pairs import read_pairs
-from dfad_bench.records.results import CodeRecord, read_result
+from dfad_bench.records.results import CodeRecord, read_result, write_result
+from dfad_bench.records.results import Result as RunResult
 from dfad_bench.records.seeds import read_seeds
 
 
@@ -105,3 +107,22 @@ def test_a_run_on_a_protocol_of_the_users_own_file_is_not_added(
     refused = tmp_path / "yaml" / "demo" / "chance" / "seed-0" / "result.json"
     answer = call("leaderboard", "add", refused, "--folder", tmp_path / "board", expect=1)
     assert "the protocol is a local file, not a registered one" in " ".join(answer.stderr.split())
+
+
+def test_a_row_that_was_added_without_its_predictions_passes_the_check_and_is_named(runs: Path, tmp_path: Path) -> None:
+    added = place(runs / "chance" / "seed-0" / "result.json", tmp_path / "pull" / "results")
+    write_result(added, clean(read_result(added)))
+    (tmp_path / "base" / "results").mkdir(parents=True)
+    report = tmp_path / "comment.md"
+    check = ("leaderboard", "check", "--against", tmp_path / "base", "--report", report, added)
+    answer = call(*check)
+    assert "Not recomputed: no predictions beside demo/chance.json" in " ".join(answer.stderr.split())
+    assert "Not recomputed: no predictions in the pull request" in report.read_text(encoding="utf-8")
+    before = place(added, tmp_path / "base" / "results")
+    before.with_suffix(".parquet").write_bytes((runs / "chance" / "seed-0" / "predictions.parquet").read_bytes())
+    assert "chance.parquet is gone" in " ".join(call(*check, expect=1).stderr.split())
+
+
+def clean(result: RunResult) -> RunResult:
+    """What the same run would say of itself from a clean checkout."""
+    return result.model_copy(update={"ineligible": [], "code": CodeRecord(version="1.0", commit="c" * 40, dirty=False)})

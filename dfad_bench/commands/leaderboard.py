@@ -11,7 +11,7 @@ import typer
 from dfad_bench import console
 from dfad_bench.commands.options import FormatOption, show
 from dfad_bench.console import Format
-from dfad_bench.errors import DfadError
+from dfad_bench.errors import DfadError, shorten
 
 if TYPE_CHECKING:
     from dfad_bench.records.predictions import Predictions
@@ -119,14 +119,19 @@ def check(
     report: Annotated[Path | None, typer.Option("--report", help="Also write what was found as Markdown.")] = None,
     format: FormatOption = Format.human,
 ) -> None:
-    """Hold results against their predictions, their protocol and each other; nothing of a file is run."""
+    """Hold results against their predictions, their protocol and each other; nothing of a file is run.
+
+    A result without predictions beside it is checked but for its scores, and named.
+    """
     from dfad_bench.publish.leaderboard import RESULTS
     from dfad_bench.publish.pull_request import check_report
-    from dfad_bench.publish.submission import check_submission
+    from dfad_bench.publish.submission import check_submission, lost_predictions, not_recomputed
     from dfad_bench.records.json_files import write_text
 
     with console.progress("recomputing scores") as bar:
         problems = check_submission(files, bar, None if folder is None else folder / RESULTS)
+    if against is not None:
+        problems += lost_predictions(files, against / RESULTS)
     if report is not None:
         write_text(report, check_report(files, problems, (against or folder or _FOLDER) / RESULTS))
     if format is Format.json:
@@ -135,7 +140,10 @@ def check(
         console.fail(str(problem))
     if problems:
         raise DfadError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
-    console.note("Nothing is wrong with them.")
+    if unseen := not_recomputed(files):
+        told = shorten(f"{path.parent.name}/{path.name}" for path in unseen)
+        console.warn(f"Not recomputed: no predictions beside {told}. Their numbers are taken on trust.")
+    console.note("Nothing else is wrong with them." if unseen else "Nothing is wrong with them.")
 
 
 @app.command()

@@ -17,14 +17,15 @@ from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, DfadError, UsageError
 from dfad_bench.publish import leaderboard
 from dfad_bench.publish.ranking import ranked_results
+from dfad_bench.publish.sendable import SENT
 from dfad_bench.publish.submission import (
     PREDICTIONS,
     RESULT,
-    SENT,
     OnProgress,
     Problem,
     check_submission,
     ineligible,
+    not_recomputed,
     predictions_beside,
     read_strictly,
 )
@@ -255,6 +256,13 @@ def check_report(files: Sequence[Path], problems: Sequence[Problem], base: Path)
     paths = sorted({path.with_suffix(".json") for path in files if path.suffix in (".json", ".parquet")})
     lines = [f"Results checked: {len(paths)}. Problems: {len(problems)}.", ""]
     lines += [f"    {_one_line(str(problem))}" for problem in problems]
+    if unseen := not_recomputed(files):
+        lines += [
+            "",
+            "Not recomputed: no predictions in the pull request. Whoever merges takes these numbers on trust.",
+            "",
+        ]
+        lines += [f"    {_one_line(str(path))}" for path in unseen]
     tables = [markdown(table) for path in paths if (table := _changes(path, base)) is not None]
     return "\n".join(["## Leaderboard", "", *lines, "", *tables])
 

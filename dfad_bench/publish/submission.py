@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfad_bench import registry
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import DataError, DfadError, shorten
 from dfad_bench.publish import leaderboard
-from dfad_bench.records.predictions import COLUMNS, VAL, Predictions, read_predictions
+from dfad_bench.publish.sendable import SENT, unsafe_predictions, unsafe_texts
+from dfad_bench.records.predictions import VAL, Predictions, read_predictions
 from dfad_bench.records.protocol import Protocol, load_protocol
 from dfad_bench.records.results import Result, read_result, same_score
 from dfad_bench.scoring.score import Options, score
@@ -26,15 +26,8 @@ from dfad_bench.scoring.score import Options, score
 OnProgress = Callable[[int, int | None], None]
 
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"
-SENT = [name for name in COLUMNS.names if name != "embedding"]
-"""The columns that are sent. An embedding is not: from some a face can be drawn again."""
-_FOOTERS = {b"dfad_bench", b"ARROW:schema"}
-_LONGEST = 1000
-"""Characters of a text; a longer one is no name, and could be a picture."""
 _DEEPEST = 20
 """Brackets within brackets; a result has six."""
-_MACHINE = r"^(/|~/|[A-Za-z]:[\\/]|\\\\|file:)|(^|/)\.\.(/|$)|[^\w./-]/(home|Users|root|mnt|media|scratch|tmp|var)/"
-"""A path of somebody's machine, as a whole text or within one; a path below a root of a dataset is an id, and may stand."""
 LEADERBOARD = Options()
 """How every result of the leaderboard is scored."""
 _MOST_TOLD = 5
@@ -112,8 +105,9 @@ def check_submission(
     """Return everything that keeps results, and the predictions beside them, from the leaderboard.
 
     files: ``<protocol>/<model>.json`` and ``<protocol>/<model>.parquet``, in any number; either stands for both. results:
-    the results they are to join, None for the folder that they lie in. Every score is computed again. Nothing that a file
-    holds is run or followed, and nothing that is wrong with one raises.
+    the results they are to join, None for the folder that they lie in. Every score is computed again, where there are
+    predictions; ``not_recomputed`` says where there are none. Nothing that a file holds is run or followed, and nothing
+    that is wrong with one raises.
     """
     found = []
     wanted: dict[Path, None] = {}
@@ -127,6 +121,26 @@ def check_submission(
     for path in wanted:
         found += [Problem(path, told) for told in _problems(path, results or path.parent.parent, on_progress)]
     return found
+
+
+def not_recomputed(files: Sequence[Path]) -> list[Path]:
+    """Return the results among files that have no predictions beside them, as ``leaderboard add`` leaves its own.
+
+    What they say of themselves is checked, and that their faces and protocol are those of the others; their scores are not.
+    """
+    results = {path.with_suffix(".json") for path in files if path.suffix in (".json", ".parquet")}
+    return sorted(path for path in results if path.is_file() and not predictions_beside(path).is_file())
+
+
+def lost_predictions(files: Sequence[Path], before: Path) -> list[Problem]:
+    """Return the results that had predictions in the results ``before`` and have none now: they could be recomputed once."""
+    return [
+        Problem(
+            path, f"{predictions_beside(path).name} is gone, which its scores were recomputed from: send the new run's"
+        )
+        for path in not_recomputed(files)
+        if predictions_beside(before / path.parent.name / path.name).is_file()
+    ]
 
 
 def _problems(path: Path, results: Path, on_progress: OnProgress | None) -> Iterator[str]:
@@ -148,14 +162,13 @@ def _problems(path: Path, results: Path, on_progress: OnProgress | None) -> Iter
     yield from ineligible(result)
     scored_otherwise = _scored_otherwise(result)
     yield from scored_otherwise
-    yield from _unsafe_texts(result)
+    yield from unsafe_texts(_leaves(result.model_dump(mode="json")))
     protocol, told = _registered(result)
     yield from told
     yield from _other_faces(result, path, results)
     if not predictions.is_file():
-        yield f"there is no {predictions.name} beside it, which its scores are recomputed from: add it"
-        return
-    unsafe = list(_unsafe_predictions(predictions))
+        return  # see not_recomputed
+    unsafe = list(unsafe_predictions(predictions))
     yield from unsafe
     if unsafe:
         return
@@ -344,51 +357,3 @@ def _rules(protocol: Protocol) -> dict[str, Any]:
         "pooling": protocol.detection.pooling,
         "subsets": {name: subset.report_by for name, subset in protocol.test.items()},
     }
-
-
-# --- what must not be sent -----------------------------------------------------------------------------------------
-
-
-def _unsafe_texts(result: Result) -> Iterator[str]:
-    texts = pa.array([each for each in _leaves(result.model_dump(mode="json")) if isinstance(each, str)], pa.string())
-    yield from _unsafe(texts, "it")
-
-
-def _unsafe_predictions(predictions: Path) -> Iterator[str]:
-    """Yield what a predictions file holds beside ids, labels and scores."""
-    try:
-        with pq.ParquetFile(predictions) as file:
-            strangers = [name for name in file.schema_arrow.names if name not in COLUMNS.names]
-            if strangers:
-                yield f"{predictions.name} holds more than ids and scores: take away {shorten(map(repr, strangers))}"
-            if more := set(file.metadata.metadata or {}) - _FOOTERS:
-                yield f"{predictions.name} holds more than ids and scores: {sorted(more)[0]!r} in its footer"
-            if strangers or more or not file.schema_arrow.equals(COLUMNS, check_metadata=False):
-                return  # that columns are missing, or of other types, is told by whoever reads them
-            if file.schema_arrow.metadata:
-                yield f"{predictions.name} holds more than ids and scores: metadata of its columns"
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, use_threads=False)
-                rows.validate(full=True)
-                if rows["embedding"].null_count < rows.num_rows:
-                    yield f"{predictions.name} holds embeddings: leave them out, as 'dfad-bench leaderboard submit' does"
-                    return
-                texts = [name for name in rows.column_names if pa.types.is_string(rows.schema.field(name).type)]
-                columns = {name: rows[name] for name in texts} | {"identities": pc.list_flatten(rows["identities"])}
-                told = [each for name, column in columns.items() for each in _unsafe(column, f"column {name}")]
-                if told:
-                    yield f"{predictions.name}: {told[0]}"
-                    return
-    except (pa.ArrowException, OSError, ValueError) as error:
-        yield f"{predictions.name} cannot be read as Parquet: {' '.join(str(error).split())}"
-
-
-def _unsafe(texts: pa.Array, where: str) -> Iterator[str]:
-    for reason, mask in (
-        ("a path of a machine", pc.match_substring_regex(texts, _MACHINE)),
-        (f"a text of more than {_LONGEST} characters", pc.greater(pc.utf8_length(texts), _LONGEST)),
-    ):
-        culprits = texts.filter(pc.fill_null(mask, False))
-        if len(culprits):
-            shown = culprits[0].as_py()
-            yield f"{where} holds {reason}: {shown[:60]!r}{'…' if len(shown) > 60 else ''}"

@@ -152,6 +152,19 @@ def test_the_report_sets_new_numbers_beside_those_of_the_base_branch(tmp_path: P
     assert difference == pytest.approx(now - old, abs=0.11) and difference != 0
 
 
+def test_the_report_says_which_numbers_nobody_recomputed(tmp_path: Path) -> None:
+    one, other = sent(tmp_path / "pull", "one"), sent(tmp_path / "pull", "other")
+    assert "Not recomputed" not in check_report([one, other], [], tmp_path / "base")
+    one.with_suffix(".parquet").unlink()
+    text = check_report([one, other], [], tmp_path / "base")
+    (line,) = [
+        line
+        for line in text.partition("Not recomputed: no predictions in the pull request.")[2].splitlines()
+        if ".json" in line
+    ]
+    assert line == f"    {one}"
+
+
 def test_what_a_file_makes_a_problem_say_is_preformatted_and_one_line(tmp_path: Path) -> None:
     path = tmp_path / "demo" / "x.json"
     path.parent.mkdir()

@@ -15,7 +15,7 @@ import pytest
 
 from dfad_bench.config import file_sha256
 from dfad_bench.publish import submission
-from dfad_bench.publish.submission import check_submission, recomputed
+from dfad_bench.publish.submission import check_submission, lost_predictions, not_recomputed, recomputed
 from dfad_bench.records.predictions import COLUMNS
 from dfad_bench.records.protocol import Expect, load_protocol
 from dfad_bench.records.results import PerturbationRecord, read_result, write_result
@@ -76,10 +76,29 @@ def test_other_files_are_refused(results: Path) -> None:
     assert "has no alone.json beside it" in told(alone)
 
 
-def test_a_result_without_predictions_cannot_be_recomputed(results: Path) -> None:
-    path = sent(results)
+def test_a_result_without_predictions_is_checked_but_for_its_scores_and_named(results: Path) -> None:
+    """So a maintainer's ``leaderboard add`` leaves its rows; what a result and its protocol say is checked all the same."""
+    path, whole = sent(results), sent(results, "whole", draw=2)
+    assert not_recomputed([path, path.with_suffix(".parquet"), whole]) == []
     path.with_suffix(".parquet").unlink()
-    assert "there is no guess.parquet beside it" in told(path)
+    change_json(path, lambda stored: stored["scores"].pop())
+    assert told(path) == ""
+    assert not_recomputed([path, whole.with_suffix(".parquet")]) == [path]
+    change_json(path, lambda stored: stored["protocol"].update(fingerprint="sha256:" + "0" * 64))
+    assert "its faces are not those of whole" in told(path)
+    change_json(path, lambda stored: stored.update(invented=1))
+    assert "invented" in told(path)
+
+
+def test_predictions_that_were_there_may_not_go(results: Path, tmp_path: Path) -> None:
+    before, path = tmp_path / "before", sent(results)
+    assert lost_predictions([path], before) == []
+    sent(before)
+    assert lost_predictions([path], before) == []
+    path.with_suffix(".parquet").unlink()
+    for named in (path, path.with_suffix(".parquet")):
+        (problem,) = lost_predictions([named], before)
+        assert problem.path == path and "guess.parquet is gone" in problem.told
 
 
 def test_a_file_that_is_not_there_is_named(results: Path) -> None:
