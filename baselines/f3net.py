@@ -31,10 +31,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import BY_PATH
-from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
+from dfad_bench.modelling.xception import load_xception, xception, xception_spec
+from dfad_bench.types import Batch, Leaf, ModelSpec, Output
 
 SHARES = (1 / 16, 1 / 8)
 """Of the face's spectrum: where its low and its middle band end."""
@@ -199,18 +197,12 @@ def configure(size: int = 256) -> ModelSpec:
 
     size: the side in pixels that faces are resized to.
     """
-    if size < LEAST_SIZE:
-        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
-    return ModelSpec(
-        build=partial(build, size=size),
-        inputs=("image",),
-        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
+    return xception_spec(
+        partial(build, size=size),
+        load_backbone,
+        configure,
+        size=size,
         reference="Qian et al., ECCV 2020, arXiv:2007.09355",
-        licence="Apache-2.0 (this file, timm)",
-        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        default_backbone_weights=BY_PATH,
-        load_backbone=load_backbone,
-        configure=configure,
     )
 
 

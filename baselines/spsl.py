@@ -25,10 +25,8 @@ import torch
 from torch import nn
 
 from dfad_bench.modelling.image_classifier import ImageDetector
-from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import BY_PATH
-from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
-from dfad_bench.types import Leaf, ModelSpec, Recipe
+from dfad_bench.modelling.xception import load_xception, xception, xception_spec
+from dfad_bench.types import Leaf, ModelSpec
 
 PLANES = 4
 DROPPED = tuple(f"block{number}" for number in range(4, 12))
@@ -89,18 +87,8 @@ def configure(size: int = 256) -> ModelSpec:
 
     size: the side in pixels that faces are resized to.
     """
-    if size < LEAST_SIZE:
-        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
-    return ModelSpec(
-        build=build,
-        inputs=("image",),
-        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
-        reference="Liu et al., CVPR 2021, arXiv:2103.01856",
-        licence="Apache-2.0 (this file, timm)",
-        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        default_backbone_weights=BY_PATH,
-        load_backbone=load_backbone,
-        configure=configure,
+    return xception_spec(
+        build, load_backbone, configure, size=size, reference="Liu et al., CVPR 2021, arXiv:2103.01856"
     )
 
 

@@ -29,10 +29,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfad_bench.modelling.nn import TwoHeads
-from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import BY_PATH
-from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
-from dfad_bench.types import Batch, Leaf, ModelSpec, Output, Recipe
+from dfad_bench.modelling.xception import load_xception, xception, xception_spec
+from dfad_bench.types import Batch, Leaf, ModelSpec, Output
 
 SECOND_ORDER = [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, -2, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
 SQUARE_3 = [[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]]
@@ -186,18 +184,8 @@ def configure(size: int = 256) -> ModelSpec:
 
     size: the side in pixels that faces are resized to.
     """
-    if size < LEAST_SIZE:
-        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
-    return ModelSpec(
-        build=build,
-        inputs=("image",),
-        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
-        reference="Luo et al., CVPR 2021, arXiv:2103.12376",
-        licence="Apache-2.0 (this file, timm)",
-        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        default_backbone_weights=BY_PATH,
-        load_backbone=load_backbone,
-        configure=configure,
+    return xception_spec(
+        build, load_backbone, configure, size=size, reference="Luo et al., CVPR 2021, arXiv:2103.12376"
     )
 
 

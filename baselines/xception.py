@@ -25,10 +25,8 @@ from pathlib import Path
 from torch import nn
 
 from dfad_bench.modelling.image_classifier import ImageClassifier
-from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.modelling.weights import BY_PATH
-from dfad_bench.modelling.xception import LEAST_SIZE, MEAN, STD, load_xception, xception
-from dfad_bench.types import Leaf, ModelSpec, Recipe
+from dfad_bench.modelling.xception import load_xception, xception, xception_spec
+from dfad_bench.types import Leaf, ModelSpec
 
 
 def build(classes: Sequence[Leaf]) -> nn.Module:
@@ -47,18 +45,12 @@ def configure(size: int = 299) -> ModelSpec:
 
     size: the side in pixels that faces are resized to.
     """
-    if size < LEAST_SIZE:
-        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
-    return ModelSpec(
-        build=build,
-        inputs=("image",),
-        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
+    return xception_spec(
+        build,
+        load_backbone,
+        configure,
+        size=size,
         reference="Chollet, CVPR 2017, arXiv:1610.02357; Rössler et al., ICCV 2019, arXiv:1901.08971",
-        licence="Apache-2.0 (this file, timm)",
-        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
-        default_backbone_weights=BY_PATH,
-        load_backbone=load_backbone,
-        configure=configure,
     )
 
 

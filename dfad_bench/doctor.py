@@ -22,7 +22,6 @@ from dfad_bench.types import ModelSpec, WeightsFile
 
 Status = Literal["ok", "note", "problem"]
 _DISTRIBUTION = "dfad-bench"
-_OFFLINE = "DFAD_BENCH_OFFLINE"
 _RUN = ("models", "face_detectors", "gaze_estimators")
 """The kinds of plugins that may need weights or packages of their own."""
 _ENOUGH, _TOO_LITTLE = 5.0, 0.5
@@ -285,14 +284,16 @@ def _pip(told: str) -> str | None:
 @contextmanager
 def _offline_and_quiet() -> Iterator[None]:
     """Let what is built here fetch nothing and log nothing, and leave the process as it was."""
-    before, level = os.environ.get(_OFFLINE), logging.root.manager.disable
-    os.environ[_OFFLINE] = "1"
+    from dfad_bench.weights import OFFLINE
+
+    before, level = os.environ.get(OFFLINE), logging.root.manager.disable
+    os.environ[OFFLINE] = "1"
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(level)
-        os.environ.pop(_OFFLINE) if before is None else os.environ.update({_OFFLINE: before})
+        os.environ.pop(OFFLINE) if before is None else os.environ.update({OFFLINE: before})
 
 
 # --- files and folders ---------------------------------------------------------------------------------------------

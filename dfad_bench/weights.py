@@ -25,7 +25,7 @@ _TIMEOUT = 30.0
 """Seconds without a byte after which a download is given up."""
 _MOST = 4 << 30
 """Bytes after which a download of unpublished size is given up."""
-_OFFLINE = "DFAD_BENCH_OFFLINE"
+OFFLINE = "DFAD_BENCH_OFFLINE"
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes that have arrived and those expected, None where the size is not published."""
@@ -46,7 +46,7 @@ def report_downloads(report: Callable[[str], AbstractContextManager[OnBytes]]) -
 
 def forbid_downloads() -> None:
     """Let no fetch in this process, or in one that it starts, go to the network."""
-    os.environ[_OFFLINE] = "1"
+    os.environ[OFFLINE] = "1"
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -68,7 +68,7 @@ def fetch(weights: WeightsFile, offline: bool = False, on_progress: OnBytes | No
     found, cache = find(weights), _cache()
     if found is not None:
         return _verified(found, weights)
-    if offline or os.environ.get(_OFFLINE):
+    if offline or os.environ.get(OFFLINE):
         raise _unavailable(weights, cache, "it is not on this machine and downloads are off")
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,16 @@ Chollet, CVPR 2017, arXiv:1610.02357, as timm's ``legacy_xception`` implements i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dfad_bench.modelling.image_classifier import load_network, timm_network
-from dfad_bench.modelling.weights import read_state
+from dfad_bench.modelling.preprocess import Preprocess
+from dfad_bench.modelling.weights import BY_PATH, read_state
+from dfad_bench.types import Leaf, ModelSpec, Recipe
 
 MEAN = STD = (0.5, 0.5, 0.5)
 """By which the images of its published weights are normalised, in units of 0..1."""
@@ -22,6 +25,34 @@ LEAST_SIZE = 32
 def xception(planes: int = 3) -> tuple[Any, int]:
     """Return the network for images [B, planes, H, W], random weights and no head, and its embedding's width, 2048."""
     return timm_network("legacy_xception", in_chans=planes)
+
+
+def xception_spec(
+    build: Callable[[Sequence[Leaf]], nn.Module],
+    load_backbone: Callable[[nn.Module, Path], None],
+    configure: Callable[..., ModelSpec],
+    *,
+    size: int,
+    reference: str,
+) -> ModelSpec:
+    """Return a baseline on these trunks as DeepfakeBench (arXiv:2307.01426) trains its detectors, with AdamW for its Adam.
+
+    size: the side in pixels that faces are resized to. Raises ValueError below 32 px, where the last feature map is one
+    point.
+    """
+    if size < LEAST_SIZE:
+        raise ValueError(f"size is {size}: it must be {LEAST_SIZE} or more")
+    return ModelSpec(
+        build=build,
+        inputs=("image",),
+        preprocess=Preprocess(size=size, mean=MEAN, std=STD),
+        reference=reference,
+        licence="Apache-2.0 (this file, timm)",
+        recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-4, weight_decay=5e-4),
+        default_backbone_weights=BY_PATH,
+        load_backbone=load_backbone,
+        configure=configure,
+    )
 
 
 def load_xception(network: nn.Module, path: Path) -> None:
