@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -20,6 +21,10 @@ from prepare import CROPS, FACES, write_photographs
 
 from dfad_bench.prepare.face_detectors.yunet import YuNet
 from dfad_bench.prepare.gaze_estimators.openvino_adas import OpenvinoAdas
+from dfad_bench.prepare.ledger import Ledger
+from dfad_bench.prepare.options import build_job
+from dfad_bench.prepare.part_maker import Made, PartTask
+from dfad_bench.prepare.plan import chunks, unheard
 from dfad_bench.weights import find
 
 BIN = Path(sys.executable).parent
@@ -34,7 +39,9 @@ def cluster() -> Iterator[dict[str, str]]:
     start = [ray, "start", "--head", "--block", "--num-cpus", "2", "--num-gpus", "0", "--port", str(PORT)]
     address = {"RAY_ADDRESS": f"127.0.0.1:{PORT}", "RAY_AUTH_MODE": "disabled"}
     env = os.environ | address
-    head = subprocess.Popen([*start, "--include-dashboard", "false"], env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    head = subprocess.Popen(
+        [*start, "--include-dashboard", "false"], env=env, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         for _ in range(120):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT), 1):
@@ -71,12 +78,37 @@ class Workers:
                         self.peak_mib = max(self.peak_mib, int(told["VmHWM"].split()[0]) / 1024)
 
 
-def prepare(photos: Path, data: Path, options: tuple[str, ...], engine: str, workers: int, env: dict[str, str]) -> Measured:
+def prepare(
+    photos: Path, data: Path, options: tuple[str, ...], engine: str, workers: int, env: dict[str, str]
+) -> Measured:
     """Run `dfad-bench prepare` into a fresh folder; the peak is the largest process's, workers included."""
     command = [str(BIN / "dfad-bench"), "prepare", "--source", "folder", "--root", str(photos), "--data", str(data)]
     with Workers() as watched:
         taken = run([*command, *options, "--engine", engine, "--workers", str(workers)], env)
     return Measured(taken.seconds, max(taken.peak_mib, watched.peak_mib))
+
+
+def sizes(photos: Path, prepared: Path) -> list[dict[str, object]]:
+    """Return what a face weighs: read, written, and sent between a cluster's processes with its part."""
+    job = build_job("folder", prepared.parent, root=photos, face_detector="whole_image", gaze_estimator="annotated")
+    name, images = next(chunks(job, None, unheard))
+    task = PartTask(name, "0" * 64, tuple(images))
+    summary = Ledger(prepared).summary(name)
+    assert summary is not None, "the folder was prepared just now"
+    faces = list((prepared / "faces").rglob("*.png"))
+    weighed = {
+        "image read": sum(len(image.payload.read()) for image in images) / len(images),
+        "crop written": sum(face.stat().st_size for face in faces) / len(faces),
+        "rows written": (prepared / "metadata.parquet").stat().st_size / len(faces),
+        "sent to a worker": len(pickle.dumps(task)) / len(images),
+        "sent back": len(pickle.dumps(Made(name, summary, {}))) / len(images),
+    }
+    return [{"what": f"bytes of a face, {what}", "bytes": each} for what, each in weighed.items()]
+
+
+def over(seconds: float, local: float) -> dict[str, object]:
+    """Return by what share something took longer than the local engine."""
+    return {"over_local": seconds / local - 1}
 
 
 def main() -> None:
@@ -93,54 +125,49 @@ def main() -> None:
         folder = Path(temporary)
         write_photographs(folder / "few", few)
         write_photographs(folder / "many", many)
-        cold = prepare(folder / "few", folder / "cold", CROPS, "ray", 2, {})
+        cold = prepare(folder / "few", folder / "cold", CROPS, "ray", 2, {"RAY_ADDRESS": "local"})
         with cluster() as address:
-            for what, options in ways.items():
-                taken = {
-                    (engine, workers): prepare(
-                        *(folder / "few", folder / f"{what}-{engine}-{workers}"),
-                        *(options, engine, workers, address if engine == "ray" else {}),
-                    )
-                    for engine in ("local", "ray")
-                    for workers in (1, 2)
-                }
-                rows += [
-                    {
-                        "what": f"{few} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
-                        "seconds": each.seconds,
-                        "faces_per_second": few / each.seconds,
-                        "peak_mib": each.peak_mib,
-                        "over_local": each.seconds / taken["local", workers].seconds - 1,
-                        "efficiency": taken[engine, 1].seconds / each.seconds / workers,
-                    }
-                    for (engine, workers), each in taken.items()
-                ]
-            local = next(row for row in rows if row["what"] == f"{few} faces, crops, local, 2 workers")
-            rows.append(
-                {
-                    "what": f"{few} faces, crops, ray, 2 workers, the cluster started for it",
-                    "seconds": cold.seconds,
-                    "over_local": cold.seconds / float(str(local["seconds"])) - 1,
-                }
-            )
-            for engine in ("local", "ray"):
-                each = prepare(
-                    *(folder / "many", folder / f"many-{engine}"),
-                    *(CROPS, engine, 2, address if engine == "ray" else {}),
+            where = {"local": {}, "ray": address}
+            taken = {
+                (what, engine, workers): prepare(
+                    *(folder / "few", folder / f"{what}-{engine}-{workers}"),
+                    *(options, engine, workers, where[engine]),
                 )
-                less = next(row for row in rows if row["what"] == f"{few} faces, crops, {engine}, 2 workers")
-                rows.append(
-                    {
-                        "what": f"{many} faces, crops, {engine}, 2 workers",
-                        "seconds": each.seconds,
-                        "faces_per_second": many / each.seconds,
-                        "peak_mib": each.peak_mib,
-                        "peak_over_few": each.peak_mib / float(str(less["peak_mib"])),
-                        "over_local": each.seconds
-                        / float(str(next((r for r in rows if r["what"] == f"{many} faces, crops, local, 2 workers"), {"seconds": each.seconds})["seconds"]))
-                        - 1,
-                    }
-                )
+                for what, options in ways.items()
+                for engine in where
+                for workers in (1, 2)
+            }
+            at_scale = {
+                engine: prepare(folder / "many", folder / f"many-{engine}", CROPS, engine, 2, where[engine])
+                for engine in where
+            }
+        rows += [
+            {
+                "what": f"{few:,} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
+                "seconds": each.seconds,
+                "faces_per_second": few / each.seconds,
+                "peak_mib": each.peak_mib,
+                "efficiency": taken[what, engine, 1].seconds / each.seconds / workers,
+            }
+            | over(each.seconds, taken[what, "local", workers].seconds)
+            for (what, engine, workers), each in taken.items()
+        ]
+        rows.append(
+            {"what": f"{few:,} faces, crops, ray, 2 workers, its cluster started for it", "seconds": cold.seconds}
+            | over(cold.seconds, taken["crops", "local", 2].seconds)
+        )
+        rows += [
+            {
+                "what": f"{many:,} faces, crops, {engine}, 2 workers",
+                "seconds": each.seconds,
+                "faces_per_second": many / each.seconds,
+                "peak_mib": each.peak_mib,
+                "peak_over_few": each.peak_mib / taken["crops", engine, 2].peak_mib,
+            }
+            | over(each.seconds, at_scale["local"].seconds)
+            for engine, each in at_scale.items()
+        ]
+        rows += sizes(folder / "few", folder / "crops-local-1" / "folder")
     record("scaling", rows)
 
 
