@@ -120,17 +120,13 @@ class Place:
         return number, None if number < 0 else self._read(number)
 
     def _read(self, number: int) -> Claim | None:
-        """Return a claim, None where it has just been removed; one that is half written is somebody's."""
+        """Return a claim, None where it has just been removed."""
         path = self._path(number)
         try:
             text = self.fs.cat_file(path)
-            modified = self.fs.modified(path).timestamp()
+            return _read(text) or _somebodys(self.fs.modified(path).timestamp())
         except FileNotFoundError:
             return None
-        try:
-            return Claim.model_validate_json(text)
-        except ValidationError:
-            return Claim(key="", host="an unknown machine", process=0, folder="", worklist="", renewed=modified)
 
     def _is_dead(self, claim: Claim, worklist: str) -> bool:
         return claim.worklist == worklist or time.time() - claim.renewed > self.stale
@@ -170,3 +166,15 @@ class Place:
                     self.fs.rm_file(self._path(number))
         except Exception as error:  # noqa: BLE001 - every store raises its own; a claim that stays goes stale
             log.warning("The claim of %s could not be removed (%s).", self.path, " ".join(str(error).split()))
+
+
+def _read(text: bytes) -> Claim | None:
+    """Return what a claim says, None where it is half written."""
+    try:
+        return Claim.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _somebodys(modified: float) -> Claim:
+    return Claim(key="", host="an unknown machine", process=0, folder="", worklist="", renewed=modified)

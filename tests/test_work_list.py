@@ -234,6 +234,72 @@ def test_perturbations_reach_every_cell_and_a_model_that_sees_no_pixels_says_so(
     assert found["chance", 0]["state"] == "cannot run"
 
 
+def test_all_models_under_all_perturbations_run_and_those_that_see_no_pixels_run_without(
+    here: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = registry.entries
+    few = {"models": ("chance", "spectral"), "perturbations": ("jpeg", "webp")}
+
+    def entries(kind: str) -> dict[str, registry.Entry]:
+        return {name: entry for name, entry in everything(kind).items() if name in few.get(kind, (name,))}
+
+    monkeypatch.setattr(registry, "entries", entries)
+    found = cells(here, data, "all", "--perturb", "all", "--epochs", "1")
+    assert {name: (cell["state"], cell["levels"]) for (name, _), cell in found.items()} == {
+        "chance": ("finished", 0),
+        "spectral": ("finished", 10),
+    }
+    assert "never looks at a face's pixels" in found["chance", 0]["why"]
+    call(here, data, "all", "--perturb", "all", "--epochs", "1")
+
+
+def test_the_plan_says_how_many_levels_are_finished_and_only_the_others_are_done(here: Path, data: Path) -> None:
+    options = ("--epochs", "1", "--seeds", "2")
+    call(here, data, "spectral", *options, "--perturb", "jpeg:1")
+    before = clocks(here)
+    planned = call(here, data, "spectral", *options, "--perturb", "jpeg:1,jpeg:5", "--dry-run")
+    assert "2 of 4" in planned.stdout
+    after = cells(here, data, "spectral", *options, "--perturb", "jpeg:1,jpeg:5")
+    assert {cell["levels_finished"] for cell in after.values()} == {2}
+    now = clocks(here)
+    assert {path: now[path] for path in before} == before
+    assert len(now) == len(before) + 2
+    assert "0 of 2 to do" in call(here, data, "spectral", *options, "--perturb", "jpeg:1,jpeg:5").stderr
+    (here / "runs" / "demo" / "spectral" / "seed-0" / "robustness.json").unlink()
+    call(here, data, "spectral", *options, "--perturb", "jpeg:1,jpeg:5")
+    assert (here / "runs" / "demo" / "spectral" / "seed-0" / "robustness.json").is_file()
+    assert clocks(here) == now
+
+
+def test_cells_that_mean_the_same_have_the_same_key_wherever_they_lie(
+    here: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys(*more: str) -> list[str]:
+        return [cell["key"] for cell in cells(here, data, "spectral", "--dry-run", *more).values()]
+
+    one = keys("--seeds", "2")
+    assert len(set(one)) == 2
+    assert keys("--seeds", "2", "--runs", str(here / "elsewhere")) == one
+    for more in (["--epochs", "3"], ["--perturb", "jpeg:1"], ["--limit", "4"]):
+        assert not set(keys(*more)) & set(one), more
+    copy = here / "a" / "spectral.py"
+    copy.parent.mkdir()
+    copy.write_text(Path(str(registry.find("models", "spectral").path)).read_text(encoding="utf-8"), encoding="utf-8")
+    of_file = [cell["key"] for cell in cells(here, data, str(copy), "--dry-run").values()]
+    assert not set(of_file) & set(one)
+    copy = copy.rename(here / "spectral.py")
+    assert [cell["key"] for cell in cells(here, data, str(copy), "--dry-run").values()] == of_file
+
+
+def test_two_replicas_are_expected_to_take_half_the_time(here: Path, data: Path) -> None:
+    from dfad_bench.dispatch import _Clock
+
+    clock = _Clock(expected=4000.0, workers=2)
+    assert clock.left == pytest.approx(2000.0, rel=0.01)
+    clock.count(1000.0)
+    assert clock.left < 1500.0  # it took no time at all, which is believed in part
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
