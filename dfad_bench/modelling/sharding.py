@@ -35,7 +35,8 @@ def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
     blocks: Callable[[], Iterable[nn.Module]] = getattr(module, "sharded_blocks", tuple)
     for each in (*blocks(), module):
         fully_shard(each, mesh=mesh, ignored_params=scalars)
-    register_fsdp_forward_method(module, "loss")
+    if hasattr(module, "loss"):
+        register_fsdp_forward_method(module, "loss")
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -99,6 +100,8 @@ class _Loss(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        # DDP, told to look for unused parameters, warns on every rank where it finds none
+        self.unused = nn.Parameter(torch.zeros(1, device=next(module.parameters()).device))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         loss: torch.Tensor = self.module.loss(batch)  # type: ignore[operator]
