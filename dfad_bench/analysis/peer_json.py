@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from dfad_bench.analysis.audit import SAME_SHARE, SCHEMA_VERSION
+from dfad_bench.analysis.audit import SCHEMA_VERSION
 from dfad_bench.analysis.balance import LOPSIDED
+from dfad_bench.analysis.peer_splits import Shared, find_shared, plural, shared_problems
 from dfad_bench.analysis.shortcut import Table
 from dfad_bench.config import Strict
 from dfad_bench.errors import UsageError, shorten
@@ -22,21 +21,6 @@ _CONSECUTIVE_SHARE = 0.9
 """Frames count as the first of their video where so many clips list consecutive numbers that begin at 0 or 1."""
 _FEWEST_FRAMES = 8
 """Clips of fewer frames say nothing of how frames were chosen."""
-
-
-class Shared(Strict):
-    """What two splits share: ``count`` of the ``of`` things of the smaller one, with a few names.
-
-    ``smaller``: which of the two that is, None where they have equally many.
-    """
-
-    what: str
-    first: str
-    second: str
-    smaller: str | None
-    count: int
-    of: int
-    examples: list[str]
 
 
 class LabelCount(Strict):
@@ -125,7 +109,7 @@ def audit_json(
     names = group_by_name(clips)
     choice = judge_frames(clips)
     files = None if root is None else find_missing(clips, root, path_map)
-    problems = [*_shared_problems(shared), *_file_problems(files)]
+    problems = [*shared_problems(shared), *_file_problems(files)]
     return PeerReport(
         source=path.name,
         clips=len(clips),
@@ -141,93 +125,6 @@ def audit_json(
         warnings=[*_label_warnings(labels, splits), *_name_warnings(names), *_choice_warnings(choice), *_told(defects)],
         verdict=_verdict(problems, splits),
     )
-
-
-# --- do its splits leak? -------------------------------------------------------------------------------------------
-
-
-def find_shared(clips: Sequence[JsonClip]) -> list[Shared]:
-    """Return what stands in two splits: clips, frames, and people as the names of videos tell them."""
-    found = []
-    for what, of in (("video", _video), ("frame", _frames), ("identity", _identities)):
-        holders: dict[str, set[str]] = {split: set() for split in SPLITS}
-        for clip in clips:
-            holders[clip.split].update(of(clip))
-        for first, second in combinations(SPLITS, 2):
-            both = holders[first] & holders[second]
-            if both:
-                sizes = {name: len(holders[name]) for name in (first, second)}
-                found.append(
-                    Shared(
-                        what=what,
-                        first=first,
-                        second=second,
-                        smaller=None if len(set(sizes.values())) == 1 else min(sizes, key=sizes.__getitem__),
-                        count=len(both),
-                        of=min(sizes.values()),
-                        examples=sorted(both)[:_EXAMPLES],
-                    )
-                )
-    return found
-
-
-def _video(clip: JsonClip) -> Iterable[str]:
-    return ("/".join(filter(None, (clip.label, clip.compression, clip.video))),)
-
-
-def _frames(clip: JsonClip) -> Iterable[str]:
-    return clip.frames
-
-
-_CELEB_DF = re.compile(r"id(\d+)(?:_id(\d+))?_\d+")
-_SWAP_OF_NUMBERS = re.compile(r"(\d{3})(?:_(\d{3}))?")
-_FACE_FORENSICS = ("FaceForensics", "FF-", "FF_", "_ff", "DeepFakeDetection", "FaceShifter")
-
-
-def _identities(clip: JsonClip) -> set[str]:
-    """Return the people whom a video's name tells: of a swap both.
-
-    Celeb-DF: ``id3_id16_0002``, of reals ``id3_0002``; FaceForensics++ and what was made from it: ``033_097``, of reals
-    ``033``.
-    """
-    match = _CELEB_DF.fullmatch(clip.video)
-    if match:
-        return {f"id{number}" for number in match.groups() if number}
-    of_face_forensics = any(part in text for part in _FACE_FORENSICS for text in (clip.dataset, clip.label))
-    match = _SWAP_OF_NUMBERS.fullmatch(clip.video)
-    if match and (of_face_forensics or match[2]):
-        return {number for number in match.groups() if number}
-    return set()
-
-
-def _same(shared: Shared) -> bool:
-    return shared.what in ("video", "frame") and shared.of >= _EXAMPLES and shared.count >= SAME_SHARE * shared.of
-
-
-def _shared_problems(shared: Sequence[Shared]) -> list[str]:
-    found, told = [], set()
-    for each in shared:
-        pair = (each.first, each.second)
-        if _same(each) and pair not in told:
-            told.add(pair)
-            told_as = f"{each.first} and {each.second} are the same"
-            if each.smaller is not None:
-                other = each.second if each.smaller == each.first else each.first
-                told_as = f"{each.smaller} is a part of {other}"
-            found.append(
-                f"{told_as}: {each.count} of {each.of} {_plural(each.what)} stand in both. What is chosen on one is not "
-                "tested by the other."
-            )
-    return found + [
-        f"Leakage: {each.first} and {each.second} share {each.count} of {each.of} {_plural(each.what)}, such as "
-        f"{', '.join(each.examples)}."
-        for each in shared
-        if (each.first, each.second) not in told or each.what == "identity"
-    ]
-
-
-def _plural(what: str) -> str:
-    return "identities" if what == "identity" else f"{what}s"
 
 
 # --- what does it hold? --------------------------------------------------------------------------------------------
@@ -398,7 +295,7 @@ def peer_tables(report: PeerReport) -> list[Table]:
             for each in report.shared
             if each.what == what
         ]
-        rows.append((f"shared {_plural(what)}", looked, ", ".join(found) or "none"))
+        rows.append((f"shared {plural(what)}", looked, ", ".join(found) or "none"))
     names, choice = report.video_names, report.frame_choice
     rows.append(
         ("videos told apart by bare name", f"{names.videos} videos", f"{names.groups} groups, {names.mixed} mixed")
