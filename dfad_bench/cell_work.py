@@ -123,12 +123,13 @@ class Stage:
 
     def _run(self, run: Run) -> None:
         folder, ranks = self._store.relative(run.folder), current()
-        meanwhile = (lambda: None) if self._store.is_here else TrainingSender(self._store, folder).send
-        with self._alone(run, run.folder, lambda: cell_key(run), meanwhile) as check:
+        sender = TrainingSender(self._store, folder)
+        with self._alone(run, run.folder, lambda: cell_key(run), sender.send) as check:
             if run.request.overwrite:
                 ranks.first_says(lambda: None if self._store.is_here else self._store.remove(folder))
             ranks.first_says(lambda: bring_work(self._store, folder))
             run_planned(run, self._progress)
+            sender.end()
             ranks.first_says(lambda: self._send(folder, check))
 
     def _run_level(self, run: Run, level: AskedLevel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 from dfad_bench.config import file_sha256
@@ -82,9 +83,20 @@ class TrainingSender:
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
         self._sent: dict[str, int] = {}
+        self._sending, self._is_over = threading.Lock(), False
+
+    def end(self) -> None:
+        """Wait for what is being sent, and send nothing more: the training is over, and its checkpoint will be removed."""
+        with self._sending:
+            self._is_over = True
 
     def send(self) -> None:
         """Send what is new since the last call; of a file that is being replaced, the old one as it was or the new one."""
+        with self._sending:
+            if not (self._is_over or self._store.is_here):
+                self._send()
+
+    def _send(self) -> None:
         here = self._store.folder / self._folder
         for name in (CHECKPOINT, WEIGHTS, HISTORY):  # the history last: it says how far the checkpoint has come
             held = here / f".{name}.sent"

@@ -346,3 +346,7 @@ def test_a_training_is_sent_while_it_runs_each_checkpoint_once(remote: Store, mo
     assert sent == [CHECKPOINT, HISTORY, CHECKPOINT]
     assert remote.fs.cat_file(remote.path(f"demo/mine/seed-0/{CHECKPOINT}")) == b"2"
     assert sorted(path.name for path in here.iterdir()) == sorted([CHECKPOINT, HISTORY])
+    sender.end()
+    (here / HISTORY).write_bytes(b"{}\n{}\n")
+    sender.send()
+    assert sent == [CHECKPOINT, HISTORY, CHECKPOINT]
