@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfad_bench.engines.local import LocalEngine
-from dfad_bench.errors import DataError, UsageError
+from dfad_bench.errors import DataError, DfadError, UsageError
 from dfad_bench.interfaces import Engine
 from dfad_bench.prepare.card import packed_card
 from dfad_bench.prepare.ledger import AtomicParquet
@@ -116,7 +116,7 @@ def _pack_locked(
         raise DataError(f"{root} holds no face. Prepare the source again.")
     files = [out / shard_name(number) for number in sizes]
     stale = _stale(out, {*files, *(rows_path(out, number) for number in sizes)})
-    if wanted or stale:
+    if wanted or stale or not _says(out, footer):
         # The old manifest goes first: killed from here on, the folder has none rather than one of other faces.
         (out / METADATA).unlink(missing_ok=True)
     for path in stale:
@@ -141,6 +141,14 @@ def _pack_locked(
     (out / STATE / METADATA).replace(out / METADATA)
     size = sum(file.stat().st_size for file in files)
     return PackReport(out, footer.source, total, len(sizes), len(sizes) - len(wanted), size, gaze, left_out)
+
+
+def _says(out: Path, footer: Footer) -> bool:
+    """Return whether there is a manifest with that footer."""
+    try:
+        return read_footer(out) == footer
+    except DfadError:
+        return False
 
 
 def _stale(out: Path, keep: set[Path]) -> list[Path]:

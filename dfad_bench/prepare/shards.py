@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,27 +209,24 @@ def _find(path: Path, shard: str, digests: dict[str, list[bytes | None]]) -> dic
     Every image is what Parquet's own reader gives for it, so whoever reads the shard as Parquet sees the same bytes.
     """
     places: dict[str, list[str | None]] = {name: [] for name in IMAGES}
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored,
-        pq.ParquetFile(path) as parquet,
-    ):
+    with path.open("rb") as file, pq.ParquetFile(path) as parquet:
         leaves = {parquet.schema.column(place).path: place for place in range(len(parquet.schema))}
         for group in range(parquet.num_row_groups):
             for name in IMAGES:
                 chunk = parquet.metadata.row_group(group).column(leaves[f"{name}.bytes"])
-                at = chunk.data_page_offset
-                end = at + chunk.total_compressed_size
+                start, at = chunk.data_page_offset, 0
+                file.seek(start)
+                stored = file.read(chunk.total_compressed_size)
                 cells = parquet.read_row_group(group, columns=[f"{name}.bytes"])[name].combine_chunks().field("bytes")
                 for cell in cells:
                     data = cell.as_buffer()
                     if data is None:
                         places[name].append(None)
                         continue
-                    at = stored.find(data, at, end)
+                    at = stored.find(data, at)
                     if at < 0:
                         raise AssertionError(f"pyarrow {pa.__version__} did not write an image of {path} in one piece")
-                    places[name].append(place_name(shard, at, data.size))
+                    places[name].append(place_name(shard, start + at, data.size))
                     at += data.size
                     if _digest(data) != digests[name][len(places[name]) - 1]:
                         raise DataError(f"{path} does not hold what was written to it. Check the disk.")
