@@ -51,6 +51,9 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/gaze_fid_calibration.py
 	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/gazeclip_speed.py
+	$(BIN)/python benchmarks/packed.py
+	$(BIN)/python benchmarks/manifests.py
+	$(BIN)/python benchmarks/scaling.py
 	rm -rf demo && $(BIN)/dfad-bench demo
 	$(BIN)/python benchmarks/gazeclip_ablation.py --data demo/data --runs demo/ablation
 	$(BIN)/python benchmarks/readme.py

@@ -187,6 +187,39 @@ def gaze_lines() -> list[str]:
     return told
 
 
+def scaling_lines() -> list[str]:
+    """Return the tables of docs/scaling.md: engines, manifests, packed faces."""
+    told = ["| prepare | faces/s | over local | efficiency | peak |", "|---|---|---|---|---|"]
+    for row in rows("scaling"):
+        if "seconds" in row:
+            speed = f"{row['faces_per_second']:.0f}" if "faces_per_second" in row else "–"
+            efficiency = f"{row['efficiency']:.0%}" if "efficiency" in row else "–"
+            peak = f"{row['peak_mib']:.0f} MiB" if "peak_mib" in row else "–"
+            peak += f" ({row['peak_over_few']:.2f} × few)" if "peak_over_few" in row else ""
+            told.append(f"| {row['what']} | {speed} | {row['over_local']:+.0%} | {efficiency} | {peak} |")
+    told += ["", "| of a face | bytes |", "|---|---|"]
+    weighed = [row for row in rows("scaling") if "bytes" in row]
+    told += [f"| {row['what'].removeprefix('bytes of a face, ')} | {row['bytes']:,.0f} |" for row in weighed]
+    told += ["", "| selecting from a manifest | faces | chosen | s | CPU s | peak |", "|---|---|---|---|---|---|"]
+    ways = {"streamed": "", "objects": " (as Python objects)"}
+    for row in rows("manifests"):
+        told.append(
+            f"| {row['protocol']}{ways[row['way']]} | {row['faces']:,} | {row['chosen']:,} | {row['seconds']:.0f} "
+            f"| {row['cpu_seconds']:.0f} | {row['peak_mib']:.0f} MiB |"
+        )
+    told += ["", "| 50,000 faces | loose | packed | row groups | load_dataset |", "|---|---|---|---|---|"]
+    for row in rows("packed"):
+        if "packed" in row:
+            cells = [
+                f"{row[way]:,.2f}" if row.get(way, 9) < 9 else f"{row[way]:,.0f}" if way in row else "–" for way in WAYS
+            ]
+            told.append(f"| {row['what']} | {' | '.join(cells)} |")
+    return told
+
+
+WAYS = ("loose", "packed", "row_groups", "load_dataset")
+
+
 def gazeclip_regions() -> dict[str, list[str]]:
     """Return the regions of GazeCLIP's README by name: its size and speed, and what each part is worth."""
     return {"speed": _gazeclip_speed(), "ablation": _gazeclip_ablation()}
@@ -293,6 +326,7 @@ def main() -> None:
     _rewrite(README, BEGIN, END, lines())
     _rewrite(ROOT / "baselines" / "README.md", "<!-- baselines:begin -->", "<!-- baselines:end -->", baselines_lines())
     _rewrite(ROOT / "baselines" / "README.md", "<!-- models:begin -->", "<!-- models:end -->", models_lines())
+    _rewrite(ROOT / "docs" / "scaling.md", "<!-- scaling:begin -->", "<!-- scaling:end -->", scaling_lines())
     document = ROOT / "gazeclip" / "README.md"
     for name, told in gazeclip_regions().items():
         _rewrite(document, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", told)

@@ -296,7 +296,7 @@ def test_every_option_that_is_mentioned_exists() -> None:
         option for _, command in every_command() for parameter in command.params for option in parameter.opts
     }
     for page in PAGES:
-        for option in re.findall(r"`(--[a-z][a-z-]*)", page.read_text(encoding="utf-8")):
+        for option in re.findall(r"`(--[a-z][a-z0-9-]*)", page.read_text(encoding="utf-8")):
             assert option in known, f"{name(page)}: {option}"
 
 
