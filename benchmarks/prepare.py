@@ -44,7 +44,11 @@ def write_photographs(root: Path, count: int) -> None:
         blue_first = cv2.cvtColor(grainy, cv2.COLOR_RGB2BGR)
         scenes.append(cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
     for index in range(count):
-        (root / "real" / f"{index:05d}.jpg").write_bytes(scenes[index % SCENES])
+        path = root / "real" / f"{index:05d}.jpg"
+        if index < SCENES:
+            path.write_bytes(scenes[index])
+        else:
+            path.hardlink_to(root / "real" / f"{index % SCENES:05d}.jpg")
 
 
 def bare_loop(root: Path, out: Path) -> None:

@@ -260,7 +260,9 @@ def joined(fail: Callable[[str], None]) -> Iterator[Ranks]:
         try:
             with ranks.watched(_go_on):
                 yield ranks
-                ranks.first_says(_nothing)  # torchrun stops the first rank as well, where another ends with an exit code
+                ranks.first_says(
+                    _nothing
+                )  # torchrun stops the first rank as well, where another ends with an exit code
         except RankDied as error:
             raise _left_behind(errors) or error from error.__cause__
         except DfadError as error:

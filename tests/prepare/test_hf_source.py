@@ -200,7 +200,9 @@ def test_a_meaning_in_the_map_declares_a_new_generator(tmp_path: Path) -> None:
 def test_it_is_prepared_by_two_workers_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     root = parquet(tmp_path / "faces", {"train": labelled(0, 1, 0), "test": labelled(1, 0)})
     made = source(root)
-    what = job(tmp_path, tmp_path / "data", "hf", settings=[f"repo={made.repo}", f"map={made.map}"], engine=LocalEngine(2))
+    what = job(
+        tmp_path, tmp_path / "data", "hf", settings=[f"repo={made.repo}", f"map={made.map}"], engine=LocalEngine(2)
+    )
     report = run(dataclasses.replace(what, root=None))
     assert sorted((row["id"], row["source_split"]) for row in rows(report.root)) == [
         ("faces/real/test/00000000", "test"),
