@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,10 @@ class GazeAwareImageEncoder(nn.Module):
     def looked_at(self, patches: Patches, gaze: torch.Tensor) -> torch.Tensor:
         """Return how much each gaze token is attended to [B, M], the mean over heads and injected blocks."""
         return torch.stack(self._walk(patches, gaze, watch=True)[1]).mean(dim=0)
+
+    def plain_blocks(self) -> Iterator[nn.Module]:
+        """Yield the blocks of the tower that no gaze reaches, and that are only ever run through their forward."""
+        yield from self.visual.transformer.resblocks[: self._first]
 
     @property
     def _first(self) -> int:

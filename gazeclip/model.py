@@ -123,6 +123,12 @@ class GazeCLIP(nn.Module):
             for tower in self.towers().values():
                 yield from tower.parameters()
 
+    def sharded_blocks(self) -> Iterator[nn.Module]:
+        """Yield what ``run --shard`` may hold one block at a time: the towers' blocks, but those that gaze is injected into."""
+        yield from self.gie.plain_blocks()
+        if self.lre is not None:
+            yield from self.lre.text.transformer.resblocks
+
     def see(self, batch: Batch) -> Seen:
         """Return the visual counterfeit features of B faces [B, 3, H, W], normalised as for CLIP."""
         assert batch.image is not None
