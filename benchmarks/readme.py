@@ -189,6 +189,7 @@ def gaze_lines() -> list[str]:
 
 def scaling_lines() -> list[str]:
     """Return the tables of docs/scaling.md: engines, manifests, packed faces."""
+    empty = next(row["tasks_per_second"] for row in rows("scaling") if "tasks_per_second" in row)
     told = ["| prepare | faces/s | over local | efficiency | peak |", "|---|---|---|---|---|"]
     for row in rows("scaling"):
         if "seconds" in row:
@@ -197,6 +198,7 @@ def scaling_lines() -> list[str]:
             peak = f"{row['peak_mib']:.0f} MiB" if "peak_mib" in row else "–"
             peak += f" ({row['peak_over_few']:.2f} × few)" if "peak_over_few" in row else ""
             told.append(f"| {row['what']} | {speed} | {row['over_local']:+.0%} | {efficiency} | {peak} |")
+    told += ["", f"Tasks that do nothing go through Ray at {empty:.0f} a second here."]
     told += ["", "| of a face | bytes |", "|---|---|"]
     weighed = [row for row in rows("scaling") if "bytes" in row]
     told += [f"| {row['what'].removeprefix('bytes of a face, ')} | {row['bytes']:,.0f} |" for row in weighed]

@@ -30,6 +30,7 @@ from dfad_bench.weights import find
 BIN = Path(sys.executable).parent
 PORT = 26379
 FEW, MANY = 5_000, 50_000
+EMPTY = 1_000
 
 
 @contextlib.contextmanager
@@ -106,6 +107,26 @@ def sizes(photos: Path, prepared: Path) -> list[dict[str, object]]:
     return [{"what": f"bytes of a face, {what}", "bytes": each} for what, each in weighed.items()]
 
 
+def empty_tasks(address: dict[str, str]) -> dict[str, object]:
+    """Return how fast tasks go through Ray that do nothing: what its driver can hand out."""
+    code = (
+        "import time\n"
+        "from functools import partial\n"
+        "from dfad_bench.engines import EngineName, build_engine\n"
+        "def counted(start, end): return iter(range(start, end))\n"
+        "def stage(): return lambda number: number\n"
+        "engine = build_engine(EngineName.ray, 2)\n"
+        "seconds = []\n"
+        f"for count in (10, {EMPTY + 10}):\n"
+        "    started = time.perf_counter()\n"
+        "    assert len(list(engine.map(partial(counted, 0, count), stage))) == count\n"
+        "    seconds.append(time.perf_counter() - started)\n"
+        "print(seconds[1] - seconds[0])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], env=os.environ | address, capture_output=True, check=True)
+    return {"what": "tasks that do nothing, ray, 2 workers", "tasks_per_second": EMPTY / float(told.stdout)}
+
+
 def over(seconds: float, local: float) -> dict[str, object]:
     """Return by what share something took longer than the local engine."""
     return {"over_local": seconds / local - 1}
@@ -137,6 +158,7 @@ def main() -> None:
                 for engine in where
                 for workers in ((1, 2) if what == "crops" else (2,))
             }
+            empty = empty_tasks(address)
             at_scale = {
                 engine: prepare(folder / "many", folder / f"many-{engine}", CROPS, engine, 2, where[engine])
                 for engine in where
@@ -171,6 +193,7 @@ def main() -> None:
             | over(each.seconds, at_scale["local"].seconds)
             for engine, each in at_scale.items()
         ]
+        rows.append(empty)
         rows += sizes(folder / "few", folder / "crops-local-1" / "folder")
     record("scaling", rows)
 

@@ -41,6 +41,7 @@ from dfad_bench.records.results import (
 from dfad_bench.scoring.score import Options, score
 
 PREDICTIONS, RESULT, TIMING = "predictions.parquet", "result.json", "timing.json"
+LOCAL_PROTOCOL = "the protocol is a local file, not a registered one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _predict(run: Run, module: nn.Module, asked: Evaluation, progress: ShowProgr
                 skipped.update(reason for _, reason in answer.unreadable)
             done += answer.faces.num_rows + len(answer.unreadable)
             bar(done, total)
-        writer.finish(_context(run, asked, skipped))
+        writer.finish(context_of(run, asked.perturbation, skipped))
     return total, skipped
 
 
@@ -156,7 +157,8 @@ def _labelled(doing: str, run: Run, asked: Evaluation) -> str:
     return f"{doing} {run.name}" + (f", {asked.level}" if asked.level is not None else "")
 
 
-def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Context:
+def context_of(run: Run, level: PerturbationRecord | None, skipped: Counter[str]) -> records.Context:
+    """Return what a run's predictions say beside their rows; skipped: the test faces left out, by reason."""
     protocol = run.selection.protocol
     return records.Context(
         schema_version=records.SCHEMA_VERSION,
@@ -171,7 +173,7 @@ def _context(run: Run, asked: Evaluation, skipped: Counter[str]) -> records.Cont
         assume=protocol.attribution.assume,
         reals=protocol.detection.reals,
         pooling=protocol.detection.pooling,
-        perturbation=asked.perturbation,
+        perturbation=level,
         subsets={subset: split.report_by for subset, split in protocol.test.items()},
         declared=run.selection.test_faces,
         skipped=dict(skipped),
@@ -208,6 +210,11 @@ def _result(run: Run, model: ModelRecord, asked: Evaluation, skipped: Counter[st
     )
 
 
+def has_local_protocol(run: Run) -> bool:
+    """Return whether a run's protocol was given by the path of a file, whatever it calls itself."""
+    return registry.find("protocols", run.request.protocol).is_local_file
+
+
 def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]:
     reasons = list(run.selection.departures)
     if provenance.code().dirty:
@@ -217,8 +224,8 @@ def _ineligible(run: Run, asked: Evaluation, skipped: Counter[str]) -> list[str]
         reasons.append(f"incomplete: {told}")
     if run.entry.is_local_file:
         reasons.append("the model is a local file, not a registered one")
-    if registry.find("protocols", run.request.protocol).is_local_file:
-        reasons.append("the protocol is a local file, not a registered one")
+    if has_local_protocol(run):
+        reasons.append(LOCAL_PROTOCOL)
     if asked.level is not None:
         reasons.append(f"the faces were perturbed ({asked.level})")
     return reasons

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,13 +22,23 @@ from torch import nn
 
 from dfad_bench.config import file_sha256
 from dfad_bench.errors import UsageError, shorten
-from dfad_bench.evaluation import PREDICTIONS, RESULT, Evaluation, Outcome, evaluate
+from dfad_bench.evaluation import (
+    LOCAL_PROTOCOL,
+    PREDICTIONS,
+    RESULT,
+    Evaluation,
+    Outcome,
+    context_of,
+    evaluate,
+    has_local_protocol,
+)
 from dfad_bench.modelling.device import seed_everything
 from dfad_bench.modelling.distributed import current
 from dfad_bench.modelling.options import row_name
 from dfad_bench.modelling.train import WEIGHTS, train
 from dfad_bench.modelling.weights import Backbone, load_backbone, load_weights, save_weights
 from dfad_bench.planning import Request, Run, ShowProgress, planned, portable, silently
+from dfad_bench.records.predictions import Context, read_context
 from dfad_bench.records.results import (
     ModelRecord,
     Result,
@@ -120,12 +131,22 @@ def _finished_before(run: Run) -> Outcome | None:
         changed.append("the protocol's faces")
     if result.model.origin != model_origin(run):
         changed.append("where the model comes from" if not run.entry.is_local_file else "the model's file")
+    if (LOCAL_PROTOCOL in result.ineligible) != has_local_protocol(run):
+        changed.append("where the protocol comes from")
+    is_finished = is_whole(run.folder, result)
+    if is_finished and _rules(read_context(run.folder / PREDICTIONS)) != _rules(context_of(run, None, Counter())):
+        changed.append("the protocol's rules")
     if changed:
         raise UsageError(
             f"{run.folder} holds a finished run that differs in {shorten(changed)}. "
             "Add --overwrite to replace it, or choose another --runs folder."
         )
-    return Outcome(run.folder, result, finished_before=True) if is_whole(run.folder, result) else None
+    return Outcome(run.folder, result, finished_before=True) if is_finished else None
+
+
+def _rules(context: Context) -> dict[str, Any]:
+    """Return what of a protocol scores depend on beside its faces."""
+    return context.model_dump(include={"classes", "levels", "assume", "reals", "pooling", "subsets"})
 
 
 def _as_of_now(config: Mapping[str, Any]) -> dict[str, Any]:

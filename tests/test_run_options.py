@@ -19,6 +19,7 @@ from dfad_bench.modelling.weights import read_metadata
 from dfad_bench.records.predictions import read_predictions
 from dfad_bench.records.results import CodeRecord, read_result
 from dfad_bench.testing import check_model
+from tests.conftest import REPOSITORY
 
 MODEL = "tunable_for_tests"
 CODE = """
@@ -205,6 +206,20 @@ def test_a_run_that_was_finished_before_there_were_options_is_still_finished(dat
     assert "This run was finished before" in run(data, tmp_path).stderr
     answer = run(data, tmp_path, "--accumulate", "2", expect=2)
     assert "differs in recipe" in answer.stderr
+
+
+def test_a_file_called_like_a_registered_protocol_is_not_taken_for_it(data: Path, tmp_path: Path) -> None:
+    registered = (REPOSITORY / "protocols" / "demo.yaml").read_text(encoding="utf-8")
+    assert registered.count("reals: same_domain") == 1
+    mine = tmp_path / "demo.yaml"
+    where = ("--data", data, "--runs", tmp_path / "runs", "--device", "cpu", "--model", MODEL)
+    run(data, tmp_path / "runs")
+    mine.write_text(registered, encoding="utf-8")
+    assert "differs in where the protocol comes from" in call("run", "--protocol", mine, *where, expect=2).stderr
+    call("run", "--protocol", mine, *where, "--overwrite")
+    assert "was finished before" in call("run", "--protocol", mine, *where).stderr
+    mine.write_text(registered.replace("reals: same_domain", "reals: all"), encoding="utf-8")
+    assert "differs in the protocol's rules" in call("run", "--protocol", mine, *where, expect=2).stderr
 
 
 def test_weights_that_were_trained_with_other_options_are_refused_though_their_tensors_fit(

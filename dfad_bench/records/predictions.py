@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -231,6 +232,22 @@ def read_predictions(path: Path) -> Predictions:
     Raises UsageError where it is missing, DataError where it cannot be trusted. Row groups are read one by one, each row
     straight to its place: beside what it returns, no more than one of them is held.
     """
+    with _opened(path) as (file, context):
+        if not file.schema_arrow.equals(COLUMNS, check_metadata=False):
+            raise DataError(f"{path}: its columns are not those of a predictions file.")
+        read = _Reading(file, context, path).predictions()
+    pa.default_memory_pool().release_unused()
+    return read
+
+
+def read_context(path: Path) -> Context:
+    """Read what a predictions file says beside its rows, and none of these; raises as ``read_predictions`` does."""
+    with _opened(path) as (_, context):
+        return context
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Context]]:
     if not path.is_file():
         raise UsageError(f"There is no predictions file {path}. 'dfad-bench run' writes one.")
     try:
@@ -240,12 +257,7 @@ def read_predictions(path: Path) -> Predictions:
                 raise DataError(
                     f"{path} has schema version {stored.get('schema_version')}, this dfad-bench reads {SCHEMA_VERSION}."
                 )
-            context = validate(stored, Context, str(path))
-            if not file.schema_arrow.equals(COLUMNS, check_metadata=False):
-                raise DataError(f"{path}: its columns are not those of a predictions file.")
-            read = _Reading(file, context, path).predictions()
-        pa.default_memory_pool().release_unused()
-        return read
+            yield file, validate(stored, Context, str(path))
     except KeyError:
         raise DataError(f"{path} was not written by dfad-bench: its footer is missing.") from None
     except (pa.ArrowException, OSError, ValueError) as error:
