@@ -332,3 +332,29 @@ def test_the_parts_of_two_designs_that_they_share_start_out_the_same() -> None:
     one, other = tiny(), tiny(Design(gaze_network="convnet", blocks=2, towers="lora", rank=4))
     assert torch.equal(one.head.attribution.weight, other.head.attribution.weight)
     assert not torch.equal(tiny(seed=5).head.attribution.weight, one.head.attribution.weight)
+
+
+@pytest.mark.parametrize("design", [SMALL, PLAIN], ids=["whole", "plain"])
+def test_blocks_that_ranks_may_share_are_run_through_their_forward_and_nothing_reaches_past_it(design: Design) -> None:
+    """FSDP2 makes a block whole in its forward alone: parameters that were used without it would be shares."""
+    module = tiny(design)
+    blocks = list(module.sharded_blocks())
+    depth = len(module.gie.visual.transformer.resblocks)
+    texts = 0 if module.lre is None else len(module.lre.text.transformer.resblocks)
+    assert len(blocks) == depth - max(len(module.gie.injectors), 1) + texts
+    inside: list[nn.Module] = []
+    for block in blocks:
+        block.register_forward_pre_hook(lambda block, _: inside.append(block))
+        block.register_forward_hook(lambda block, *_: inside.remove(block))
+        for part in block.modules():
+            if part is not block:
+                part.register_forward_pre_hook(lambda part, _, block=block: _require(block in inside))
+    ran: list[nn.Module] = []
+    for block in blocks:
+        block.register_forward_hook(lambda block, *_: ran.append(block))
+    module.loss(faces(4))
+    assert {id(block) for block in ran} == {id(block) for block in blocks} and not inside
+
+
+def _require(condition: bool) -> None:
+    assert condition, "a part of a block was run from outside"
