@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfad_bench import console
-from dfad_bench.commands.options import DataOption, FormatOption, data_folder, manifest_at
+from dfad_bench.commands.options import (
+    DataOption,
+    EngineOption,
+    FormatOption,
+    GpusOption,
+    WorkersOption,
+    data_folder,
+    manifest_at,
+)
 from dfad_bench.console import Format
+from dfad_bench.engines import EngineName, build_engine
 
 if TYPE_CHECKING:
     from dfad_bench.prepare.pack import PackReport
@@ -27,18 +36,20 @@ def pack(
         ),
     ] = None,
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, max=65536, help="MiB of images in a file.")] = 512,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
+    engine: EngineOption = EngineName.local,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0.0,
     format: FormatOption = Format.human,
 ) -> None:
     """Put a manifest's faces into a few large Parquet files, which runs and load_dataset read as they are."""
-    from dfad_bench.engines.local import LocalEngine
     from dfad_bench.prepare import pack as packing
     from dfad_bench.records.manifest import read_footer
 
     root = manifest_at(target, data_folder(data))
     out = output or packing.packed_folder(root, read_footer(root).source)
     with console.progress(f"packing {root.name}") as bar:
-        report = packing.pack(root, out, shard_bytes=shard_size * 2**20, engine=LocalEngine(workers), on_progress=bar)
+        chosen = build_engine(engine, workers, gpus_per_worker)
+        report = packing.pack(root, out, shard_bytes=shard_size * 2**20, engine=chosen, on_progress=bar)
     _show(report, format)
     if report.gaze_left_out:
         console.warn(

@@ -14,6 +14,7 @@ from ray.cluster_utils import Cluster
 from dfad_bench.engines import EngineName, build_engine
 from dfad_bench.interfaces import Engine
 from dfad_bench.prepare.add_gaze import add_gaze
+from dfad_bench.prepare.pack import pack
 from dfad_bench.prepare.pipeline import prepare
 from dfad_bench.prepare.plan import Progress, plan
 from dfad_bench.prepare.verify import verify_manifest
@@ -42,6 +43,8 @@ def main(root: Path, data: Path, detector: str, estimator: str, after: int) -> N
     report = prepare(what, plan(what), on_progress=dying(cluster, node, after) if after else None)
     print("parts", report.parts, "kept", sum(count.kept for count in report.generators))
     print("gaze", sum(count.with_gaze for count in add_gaze(report.root, estimator, engine=engine).generators))
+    packed = pack(report.root, data / "packed" / report.root.name, shard_bytes=2**17, engine=engine)
+    print("shards", packed.shards)
     print("problems", verify_manifest(report.root, engine=engine))
     ray.shutdown()
     cluster.shutdown()

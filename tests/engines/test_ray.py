@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dfad_bench.prepare.add_gaze import add_gaze
+from dfad_bench.prepare.pack import pack
 from dfad_bench.records.results import read_result
 from tests.prepare.builders import contents, detector_file, folder_tree, job, run, write
 from tests.prepare.test_only_gaze import estimator_file
@@ -36,6 +37,12 @@ def program(module: str, *arguments: object) -> subprocess.CompletedProcess[str]
     )
 
 
+def written(data: Path) -> dict[str, bytes]:
+    """A manifest with its gaze, and what it was packed into."""
+    packed = contents(data / "packed" / "faces")
+    return contents(data / "faces") | {f"packed {name}": file for name, file in packed.items()}
+
+
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str, dict[str, bytes]]:
     """Images, one of them broken, a slow detector, an estimator, and what one process makes of them."""
@@ -45,7 +52,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str, 
     detector, estimator = detector_file(folder / "slow.py", seconds=0.02), estimator_file(folder)
     report = run(job(root, folder / "here", detector=detector))
     add_gaze(report.root, estimator)
-    return root, detector, estimator, contents(folder / "here" / "faces")
+    pack(report.root, folder / "here" / "packed" / "faces", shard_bytes=2**17)
+    return root, detector, estimator, written(folder / "here")
 
 
 @pytest.mark.parametrize("after", [0, 130], ids=["whole", "a node is killed"])
@@ -57,7 +65,8 @@ def test_a_cluster_writes_the_bytes_of_one_process(
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"parts {PARTS} kept {FACES}" in done.stdout
     assert "problems []" in done.stdout
-    assert contents(tmp_path / "there" / "faces") == here
+    there = written(tmp_path / "there")
+    assert any(name.startswith("packed shards/") for name in there) and there == here
 
 
 def test_mistakes_are_told_as_they_are_and_bugs_with_their_traceback() -> None:
