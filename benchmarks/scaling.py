@@ -159,42 +159,43 @@ def main() -> None:
                 for workers in ((1, 2) if what == "crops" else (2,))
             }
             empty = empty_tasks(address)
+            rows += [
+                {
+                    "what": f"{few:,} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
+                    "seconds": each.seconds,
+                    "faces_per_second": few / each.seconds,
+                    "peak_mib": each.peak_mib,
+                }
+                | (
+                    {"efficiency": taken[what, engine, 1].seconds / each.seconds / 2}
+                    if (what, workers) == ("crops", 2)
+                    else {}
+                )
+                | over(each.seconds, taken[what, "local", workers].seconds)
+                for (what, engine, workers), each in taken.items()
+            ]
+            rows.append(
+                {"what": f"{few:,} faces, crops, ray, 2 workers, its cluster started for it", "seconds": cold.seconds}
+                | over(cold.seconds, taken["crops", "local", 2].seconds)
+            )
+            rows.append(empty)
+            rows += sizes(folder / "few", folder / "crops-local-1" / "folder")
+            record("scaling", rows)
             at_scale = {
                 engine: prepare(folder / "many", folder / f"many-{engine}", CROPS, engine, 2, where[engine])
                 for engine in where
             }
-        rows += [
-            {
-                "what": f"{few:,} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
-                "seconds": each.seconds,
-                "faces_per_second": few / each.seconds,
-                "peak_mib": each.peak_mib,
-            }
-            | (
-                {"efficiency": taken[what, engine, 1].seconds / each.seconds / 2}
-                if (what, workers) == ("crops", 2)
-                else {}
-            )
-            | over(each.seconds, taken[what, "local", workers].seconds)
-            for (what, engine, workers), each in taken.items()
-        ]
-        rows.append(
-            {"what": f"{few:,} faces, crops, ray, 2 workers, its cluster started for it", "seconds": cold.seconds}
-            | over(cold.seconds, taken["crops", "local", 2].seconds)
-        )
-        rows += [
-            {
-                "what": f"{many:,} faces, crops, {engine}, 2 workers",
-                "seconds": each.seconds,
-                "faces_per_second": many / each.seconds,
-                "peak_mib": each.peak_mib,
-                "peak_over_few": each.peak_mib / taken["crops", engine, 2].peak_mib,
-            }
-            | over(each.seconds, at_scale["local"].seconds)
-            for engine, each in at_scale.items()
-        ]
-        rows.append(empty)
-        rows += sizes(folder / "few", folder / "crops-local-1" / "folder")
+            rows += [
+                {
+                    "what": f"{many:,} faces, crops, {engine}, 2 workers",
+                    "seconds": each.seconds,
+                    "faces_per_second": many / each.seconds,
+                    "peak_mib": each.peak_mib,
+                    "peak_over_few": each.peak_mib / taken["crops", engine, 2].peak_mib,
+                }
+                | over(each.seconds, at_scale["local"].seconds)
+                for engine, each in at_scale.items()
+            ]
     record("scaling", rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import fsspec
 import pytest
 
 BUCKET = "bucket"
@@ -26,6 +27,8 @@ def served() -> Iterator[dict[str, str]]:
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    s3 = fsspec.get_filesystem_class("s3")
+    s3.clear_instance_cache()  # one that was opened before knows another server's address
     try:
         boto3.client(
             "s3",
@@ -37,3 +40,4 @@ def served() -> Iterator[dict[str, str]]:
         yield environment
     finally:
         server.stop()
+        s3.clear_instance_cache()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfad_bench.errors import DataError, UsageError
+from dfad_bench.prepare.ledger import Ledger
 from dfad_bench.prepare.payloads import FilePayload
 from dfad_bench.prepare.pipeline import prepare
 from dfad_bench.prepare.plan import plan
@@ -335,16 +336,14 @@ def test_a_root_that_disappears_stops_the_run_and_it_goes_on_when_it_is_back(
     json_lines(root / "a.jsonl", [{"path": name, "generator": "real"} for name in names])
     what = job(root, tmp_path / "data", "table")
     planned = plan(what)
-    from dfad_bench.prepare import workers
-
-    write_part = workers.Ledger.write
+    write_part = Ledger.write
 
     def write_then_unplug(self: Any, part: Any, inputs: str, faces: Iterator[Any]) -> Any:
         summary = write_part(self, part, inputs, faces)
         shutil.move(root, away)
         return summary
 
-    monkeypatch.setattr(workers.Ledger, "write", write_then_unplug)
+    monkeypatch.setattr(Ledger, "write", write_then_unplug)
     with pytest.raises(DataError, match="has disappeared"):
         prepare(what, planned)
     assert not (what.out / "metadata.parquet").exists()
