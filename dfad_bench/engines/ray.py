@@ -16,8 +16,6 @@ from ray import cloudpickle
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError, RayTaskError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
 
 from dfad_bench.errors import DataError, DfadError, RankDied, UsageError
 from dfad_bench.registry import PLUGIN_MODULE
@@ -102,6 +100,10 @@ class RayEngine:
 
         Where one is lost all begin again, from what the work itself has kept.
         """
+        # it brings torch, which the workers of a preparation, who import this module too, do without
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
+
         ranks = self.ranks()
         _by_value()
         logging.getLogger("ray.train").setLevel(logging.ERROR)
