@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from dfad_bench.engines.local import LocalEngine
 from dfad_bench.errors import UsageError
-from dfad_bench.interfaces import Engine
+
+if TYPE_CHECKING:
+    from dfad_bench.interfaces import Engine
 
 
 class EngineName(StrEnum):
@@ -24,6 +26,8 @@ def build_engine(name: EngineName, workers: int | None = None, gpus_per_worker: 
     Ray is not installed.
     """
     if name is EngineName.local:
+        from dfad_bench.engines.local import LocalEngine  # brings NumPy, and --help imports this module
+
         if gpus_per_worker:
             raise UsageError(
                 "--gpus-per-worker (or --gpus-per-replica) is for --engine ray: on one machine, --device says where models run."

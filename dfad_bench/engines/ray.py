@@ -24,7 +24,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _CELL = "pickled"
-"""The one column that Ray sees. Tasks are names and rows, results are counts: pixels stay with the worker."""
+"""The one column that Ray sees. Tasks are names and rows, results are counts: pixels stay with the worker. What is unpickled
+was pickled by this run's own processes, in the memory of the cluster; nothing of it ever was a file of somebody's."""
 _LOST_AT_START = 10
 """Workers in a row that may be lost while they start. A stage is built with its first task, so that is the nodes' fault."""
 _LOST_RANKS = 3
