@@ -1,7 +1,8 @@
-"""A program: what goes wrong in a listing, in building a stage and in a task on a Ray cluster of this machine."""
+"""A program: what goes wrong in a listing, in building a stage and in a task on a Ray cluster of this machine, and settings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ def failing(number: int) -> int:
     return number
 
 
-def stage(chosen: Callable[[int], int]) -> Callable[[int], int]:
+def stage(chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return chosen
 
 
@@ -41,7 +42,15 @@ def broken_stage() -> Callable[[int], int]:
     raise DataError("the stage is broken")
 
 
-def told(tasks: Callable[[], Iterator[int]], build: Callable[[], Callable[[int], int]], gpus: float = 0.0) -> Any:
+def settings() -> Iterator[tuple[str, str]]:
+    yield os.environ["DFAD_BENCH_HOME"], os.environ["DFAD_BENCH_WEIGHTS"]
+
+
+def with_its_own(listed: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    return listed, *settings()
+
+
+def told(tasks: Callable[[], Iterator[Any]], build: Callable[[], Callable[[Any], Any]], gpus: float = 0.0) -> Any:
     try:
         return list(build_engine(EngineName.ray, gpus_per_worker=gpus).map(tasks, build, in_order=True))
     except Exception as error:  # noqa: BLE001  # told is whatever came
@@ -49,6 +58,7 @@ def told(tasks: Callable[[], Iterator[int]], build: Callable[[], Callable[[int],
 
 
 def main() -> None:
+    os.environ["DFAD_BENCH_HOME"] = "the node's"
     print(f"none: {len(told(partial(counting, 0), partial(stage, same)))} answers")
     print(f"in order: {told(partial(counting, 40), partial(stage, same)) == list(range(40))}")
     for what, tasks, build in (
@@ -58,6 +68,8 @@ def main() -> None:
     ):
         error = told(tasks, build)
         print(f"{what}: {type(error).__name__}: {error}")
+    os.environ |= {"DFAD_BENCH_HOME": "the command's", "DFAD_BENCH_WEIGHTS": "the command's"}
+    print(f"settings: {told(settings, partial(stage, with_its_own))}")
     bug = told(partial(counting, 9), partial(stage, failing))
     print(f"bug: {type(bug).__name__} names the line: {'a bug in task 5' in str(bug)}")
     large = told(partial(counting, 9), partial(stage, same), gpus=1000.0)

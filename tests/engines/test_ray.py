@@ -70,7 +70,7 @@ def test_a_cluster_writes_the_bytes_of_one_process(
 
 
 def test_mistakes_are_told_as_they_are_and_bugs_with_their_traceback() -> None:
-    done = program("mistakes_on_a_cluster")
+    done = program("mistakes_on_a_cluster")  # with the settings of a command, and of its nodes
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == [
         "none: 0 answers",
@@ -78,6 +78,7 @@ def test_mistakes_are_told_as_they_are_and_bugs_with_their_traceback() -> None:
         "listing: DataError: the listing is broken",
         "building: DataError: the stage is broken",
         "working: DataError: task 5 is broken",
+        """settings: [(("the node's", "the command's"), ("the node's", "the command's"))]""",
         "bug: RayTaskError(UserCodeException) names the line: True",
         "too large: UsageError names the remedy: True",
     ]
