@@ -1,4 +1,4 @@
-"""GazeCLIP's size, and its speed beside plain CLIP's image tower in the same run; on CUDA too where there is one."""
+"""GazeCLIP's size, and its speed beside plain CLIP's image tower in the same run; ``gpu.py`` does the same on a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dfad_bench.modelling.clip import DEFAULT
 from dfad_bench.modelling.data import Batches, FaceDataset, to_device
-from dfad_bench.modelling.device import mixed_precision, pick_device
+from dfad_bench.modelling.device import device_name, mixed_precision
 from dfad_bench.records.manifest import COLUMNS
 from dfad_bench.records.selection import FACE_COLUMNS
 from dfad_bench.types import Batch, Leaf
@@ -50,9 +50,6 @@ def main() -> None:
     whole, plain = GazeCLIP(LEAVES, DEFAULT, Design()), GazeCLIP(LEAVES, DEFAULT, PLAIN)
     rows = [*sizes(whole, plain), *speeds(whole, plain, torch.device("cpu"), asked.batch, asked.turns)]
     rows += loading(torch.device("cpu"))
-    if torch.cuda.is_available():
-        cuda = pick_device("cuda")
-        rows += speeds(whole, plain, cuda, 512, asked.turns) + utilisation(whole, cuda, 512) + idle(whole, cuda, 64)
     record("gazeclip_speed", rows)
 
 
@@ -158,7 +155,7 @@ def speeds(whole: GazeCLIP, plain: GazeCLIP, device: torch.device, batch_size: i
 
         return run
 
-    where = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "batch": batch_size}
+    where = {"device": device_name(device), "batch": batch_size}
     whole.eval(), plain.eval()
     seconds = in_turns({"tower": inferring(plain.gie.visual), "whole": inferring(whole)}, device, turns)
     rows = [
@@ -192,45 +189,18 @@ def in_turns(contestants: dict[str, Callable[[], Any]], device: torch.device, tu
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(turns + 1):
         for name, call in contestants.items():
-            started = _now(device)
+            started = now(device)
             call()
             if turn:
-                taken[name].append(_now(device) - started)
+                taken[name].append(now(device) - started)
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Return the seconds of a clock, once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def utilisation(whole: GazeCLIP, device: torch.device, batch_size: int) -> list[dict[str, Any]]:
-    """Return the share of the matrix multiplication that this device reaches in bfloat16, measured, that inference reaches."""
-    side = 8192
-    one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    batch = faces(batch_size, device)
-    whole.to(device).eval()
-
-    def infer() -> None:
-        with torch.inference_mode(), mixed_precision(device):
-            whole(batch)
-
-    with torch.no_grad():
-        operations = counted(lambda: whole(faces(8, device))) / 8
-    seconds = in_turns({"matmul": lambda: one @ other, "inference": infer}, device, 20)
-    peak = 2 * side**3 / seconds["matmul"]
-    reached = operations * batch_size / seconds["inference"]
-    return [
-        {
-            "what": "utilisation",
-            "device": torch.cuda.get_device_name(device),
-            "batch": batch_size,
-            "matmul_tflops": peak / 1e12,
-            "inference_tflops": reached / 1e12,
-            "share": reached / peak,
-        }
-    ]
 
 
 # --- the data loader -----------------------------------------------------------------------------------------------
@@ -254,38 +224,6 @@ def loading(device: torch.device, number: int = 512) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def idle(whole: GazeCLIP, device: torch.device, batch_size: int, number: int = 16_384) -> list[dict[str, Any]]:
-    """Return the share of a training epoch in which the device waits for faces."""
-    whole.to(device).train()
-    optimizer = torch.optim.AdamW(whole.parameters(), lr=0.0)
-    with tempfile.TemporaryDirectory() as folder:
-        table = written_faces(Path(folder), number)
-        workers = max((torch.get_num_threads() or 1) - 1, 1)
-        loading: dict[str, Any] = {"seed": 0, "workers": workers, "device": device}
-        batches = Batches(FaceDataset(MODEL, table, LEAVES, flip=True), batch_size, **loading)
-        waited = 0.0
-        list(batches.epoch(0))
-        started = mark = _now(device)
-        for loaded in batches.epoch(1):
-            waited += time.perf_counter() - mark
-            optimizer.zero_grad(set_to_none=True)
-            with mixed_precision(device):
-                loss = whole.loss(to_device(loaded.batch, device))
-            loss.backward()
-            optimizer.step()
-            mark = _now(device)
-        took = _now(device) - started
-    return [
-        {
-            "what": "training epoch from disk",
-            "device": torch.cuda.get_device_name(device),
-            "workers": workers,
-            "faces_per_second": number / took,
-            "idle": waited / took,
-        }
-    ]
 
 
 def written_faces(folder: Path, number: int) -> pa.Table:

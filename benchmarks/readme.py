@@ -236,14 +236,24 @@ def _gazeclip_speed() -> list[str]:
         if "part" in row
     ]
     told += ["", "| in one run | plain CLIP, ms a face | GazeCLIP | ratio |", "|---|---|---|---|"]
-    for row in kept:
+    for row in (*kept, *rows("gpu")):
         if row.get("what") in ("inference", "training step"):
             plain = row.get("tower_ms_a_face", row.get("plain_ms_a_face"))
             ratio = row.get("times_tower", row.get("times_plain"))
             told.append(
-                f"| {row['what']}, {row['device']}, batch {row['batch']} | {plain:.1f} "
-                f"| {row['gazeclip_ms_a_face']:.1f} | {ratio:.2f} × |"
+                f"| {row['what']}, {row['device']}, batch {row['batch']} | {plain:.3g} "
+                f"| {row['gazeclip_ms_a_face']:.3g} | {ratio:.2f} × |"
             )
+    told += [
+        "",
+        f"| answers on an {gpu('answers')['device']} | ms a face | largest difference of a probability | same class |",
+    ]
+    told += ["|---|---|---|---|"]
+    told += [
+        f"| {row['way']} | {row['ms_a_face']:.3g} | {row['largest_difference']:.2g} | {row['same_class']:.0%} |"
+        for row in rows("gpu")
+        if row.get("what") == "answers"
+    ]
     loaders = ", ".join(
         f"{row['faces_per_second']:.0f} faces/s in {row['workers']} worker processes"
         if row["workers"]
@@ -259,7 +269,20 @@ def _gazeclip_speed() -> list[str]:
         "against open_clip's image tower alone, a training step against the same tower with our head. The loader (PNG of"
     ]
     told += [f"256 px, resized, mirrored, normalised) gives {loaders}."]
+    used, epoch = gpu("utilisation"), gpu("training epoch from disk")
+    told += [
+        f"On the {used['device']} (`python benchmarks/gpu.py`), inference reaches {used['inference_tflops']:.0f} TFLOP/s, "
+        f"{used['share']:.0%} of a matrix product",
+        f"of 8192 × 8192 there. An epoch from PNG files trains {epoch['faces_per_second']:.0f} faces/s with {epoch['workers']} "
+        f"loader processes; the GPU waits for faces",
+        f"{epoch['idle']:.1%} of the time, and batches of {epoch['batch']} take {epoch['peak_gib']:.1f} GiB.",
+    ]
     return told
+
+
+def gpu(what: str) -> dict[str, Any]:
+    """Return the first row of one kind that was measured on a GPU."""
+    return next(row for row in rows("gpu") if row.get("what") == what)
 
 
 def _gazeclip_ablation() -> list[str]:
@@ -293,9 +316,10 @@ def _over_seeds(row: dict[str, Any], key: str) -> str:
 def baselines_lines() -> list[str]:
     """Return the table of the registered models."""
     told = [
-        "| model | paper | parameters (learning) | GFLOP a face | input | faces/s here | weights | licence |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | paper | parameters (learning) | GFLOP a face | input | faces/s here | on a GPU | weights | licence |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    on_gpu = {row["model"]: row for row in rows("gpu") if "model" in row}
     for row in rows("baselines"):
         reads = "–" if row["side"] is None else f"{row['side']} px"
         reads += "".join(f", {each.replace('_', ' ')}" for each in row["inputs"] if each != "image")
@@ -304,13 +328,21 @@ def baselines_lines() -> list[str]:
             parameters += f" ({_count(row['trained'])})"
         told.append(
             f"| `{row['model']}` | {row['reference']} | {parameters} | {row['gflop']:.2f} | {reads.removeprefix('–, ')} "
-            f"| {row['faces_per_second']:.3g} | `{row['weights']}` | {row['licence']} |"
+            f"| {row['faces_per_second']:.3g} | {_on_gpu(on_gpu.get(row['model'], {}))} "
+            f"| `{row['weights']}` | {row['licence']} |"
         )
     return [
         *told,
         "",
-        "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights.",
+        "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights. *On a GPU*: faces",
+        f"a second that it answers, and that it learns (forward and backward), on an {gpu('answers')['device']} by",
+        "`python benchmarks/gpu.py`: mixed precision, batches of 256 and of 64 faces that lie on the device.",
     ]
+
+
+def _on_gpu(row: dict[str, Any]) -> str:
+    told = [f"{row[name]:,.0f}" for name in ("answered_per_second", "learned_per_second") if name in row]
+    return ", ".join(told) or "–"
 
 
 def models_lines() -> list[str]:

@@ -1,4 +1,4 @@
-"""The Ray engine against the local one on the same two cores, one worker against two, 50,000 faces against 5,000."""
+"""The Ray engine against the local one on the same cores, one worker against several, 50,000 faces against 5,000."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import argparse
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from measure import Measured, record, run
@@ -31,13 +34,18 @@ BIN = Path(sys.executable).parent
 PORT = 26379
 FEW, MANY = 5_000, 50_000
 EMPTY = 1_000
+CROPPED = "crops"
+Way = tuple[str, str, int]
+"""What is prepared, the engine, and how many workers."""
+TURNS = 3
+"""Times that each way is timed, all in turn, for the median: the speed of a shared machine drifts by a fifth."""
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[dict[str, str]]:
-    """Start a Ray cluster of two CPUs on this machine, as an administrator has done where there is one; its address."""
+def cluster(cpus: int) -> Iterator[dict[str, str]]:
+    """Start a Ray cluster of so many CPUs on this machine, as an administrator has done where there is one; its address."""
     ray = str(BIN / "ray")
-    start = [ray, "start", "--head", "--block", "--num-cpus", "2", "--num-gpus", "0", "--port", str(PORT)]
+    start = [ray, "start", "--head", "--block", "--num-cpus", str(cpus), "--num-gpus", "0", "--port", str(PORT)]
     address = {"RAY_ADDRESS": f"127.0.0.1:{PORT}", "RAY_AUTH_MODE": "disabled"}
     env = os.environ | address
     head = subprocess.Popen(
@@ -86,11 +94,28 @@ def prepare(
     command = [str(BIN / "dfad-bench"), "prepare", "--source", "folder", "--root", str(photos), "--data", str(data)]
     with Workers() as watched:
         taken = run([*command, *options, "--engine", engine, "--workers", str(workers)], env)
+    shutil.rmtree(data)
     return Measured(taken.seconds, max(taken.peak_mib, watched.peak_mib))
 
 
-def sizes(photos: Path, prepared: Path) -> list[dict[str, object]]:
+def in_turns(ways: dict[Way, Callable[[], Measured]], turns: int) -> dict[Way, Measured]:
+    """Return the median seconds of each way, and its largest peak."""
+    taken: dict[Way, list[Measured]] = {way: [] for way in ways}
+    for _ in range(turns):
+        for way, measure in ways.items():
+            taken[way].append(measure())
+            print(*way, f"{taken[way][-1].seconds:.1f} s", file=sys.stderr, flush=True)
+    return {
+        way: Measured(statistics.median(each.seconds for each in found), max(each.peak_mib for each in found))
+        for way, found in taken.items()
+    }
+
+
+def sizes(photos: Path, data: Path) -> list[dict[str, object]]:
     """Return what a face weighs: read, written, and sent between a cluster's processes with its part."""
+    prepared = data / "folder"
+    command = [str(BIN / "dfad-bench"), "prepare", "--source", "folder", "--root", str(photos), "--data", str(data)]
+    run([*command, *CROPS, "--workers", str(os.cpu_count())])
     job = build_job("folder", prepared.parent, root=photos, face_detector="whole_image", gaze_estimator="annotated")
     name, images = next(chunks(job, None, unheard))
     task = PartTask(name, "0" * 64, tuple(images))
@@ -107,7 +132,7 @@ def sizes(photos: Path, prepared: Path) -> list[dict[str, object]]:
     return [{"what": f"bytes of a face, {what}", "bytes": each} for what, each in weighed.items()]
 
 
-def empty_tasks(address: dict[str, str]) -> dict[str, object]:
+def empty_tasks(address: dict[str, str], workers: int) -> dict[str, object]:
     """Return how fast tasks go through Ray that do nothing: what its driver can hand out."""
     code = (
         "import time\n"
@@ -115,7 +140,7 @@ def empty_tasks(address: dict[str, str]) -> dict[str, object]:
         "from dfad_bench.engines import EngineName, build_engine\n"
         "def counted(start, end): return iter(range(start, end))\n"
         "def stage(): return lambda number: number\n"
-        "engine = build_engine(EngineName.ray, 2)\n"
+        f"engine = build_engine(EngineName.ray, {workers})\n"
         "seconds = []\n"
         f"for count in (10, {EMPTY + 10}):\n"
         "    started = time.perf_counter()\n"
@@ -124,79 +149,77 @@ def empty_tasks(address: dict[str, str]) -> dict[str, object]:
         "print(seconds[1] - seconds[0])\n"
     )
     told = subprocess.run([sys.executable, "-c", code], env=os.environ | address, capture_output=True, check=True)
-    return {"what": "tasks that do nothing, ray, 2 workers", "tasks_per_second": EMPTY / float(told.stdout)}
+    return {"what": f"tasks that do nothing, ray, {workers} workers", "tasks_per_second": EMPTY / float(told.stdout)}
 
 
-def over(seconds: float, local: float) -> dict[str, object]:
-    """Return by what share something took longer than the local engine."""
-    return {"over_local": seconds / local - 1}
+def rows_of(few: int, taken: dict[Way, Measured], cold: Measured | None) -> list[dict[str, object]]:
+    """Return a row for each way, beside the local engine's and one worker's."""
+    told: list[dict[str, object]] = []
+    for (what, engine, workers), each in taken.items():
+        row: dict[str, object] = {
+            "what": f"{few:,} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
+            "seconds": each.seconds,
+            "faces_per_second": few / each.seconds,
+            "peak_mib": each.peak_mib,
+            "over_local": each.seconds / taken[what, "local", workers].seconds - 1,
+        }
+        if workers > 1 and (what, engine, 1) in taken:
+            row["efficiency"] = taken[what, engine, 1].seconds / each.seconds / workers
+        told.append(row)
+        if cold and (what, engine, workers) == (CROPPED, "ray", max(each[2] for each in taken)):
+            told.append(
+                {
+                    "what": f"{row['what']}, its cluster started for it",
+                    "seconds": cold.seconds,
+                    "over_local": cold.seconds / taken[what, "local", workers].seconds - 1,
+                }
+            )
+    return told
 
 
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faces", type=int, nargs=2, default=(FEW, MANY), help="few and many faces")
-    few, many = parser.parse_args().faces
-    ways = {"crops": CROPS, "found by yunet, gaze by openvino_adas": FACES}
+    parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="how many workers, rising")
+    parser.add_argument("--turns", type=int, default=TURNS, help="times that few faces are prepared each way")
+    parser.add_argument("--results", default="scaling", help="name of the file of results")
+    asked = parser.parse_args()
+    few, many = asked.faces
+    most = max(asked.workers)
+    ways = {CROPPED: CROPS, "yunet and openvino_adas": FACES}
     if not any(find(weights) for weights in YuNet.weights) or not all(find(w) for w in OpenvinoAdas.weights):
         print("The weights of yunet and openvino_adas are not on this machine: only crops are measured.")
-        ways = {"crops": CROPS}
-    rows: list[dict[str, object]] = []
+        ways = {CROPPED: CROPS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_photographs(folder / "few", few)
-        write_photographs(folder / "many", many)
-        cold = prepare(folder / "few", folder / "cold", CROPS, "ray", 2, {"RAY_ADDRESS": "local"})
-        with cluster() as address:
+        photos, data = folder / "few", folder / "data"
+        write_photographs(photos, few)
+        cold = prepare(photos, data, CROPS, "ray", most, {"RAY_ADDRESS": "local"})
+        with cluster(most) as address:
             where = {"local": {}, "ray": address}
-            taken = {
-                (what, engine, workers): prepare(
-                    *(folder / "few", folder / f"{what}-{engine}-{workers}"),
-                    *(options, engine, workers, where[engine]),
-                )
-                for what, options in ways.items()
-                for engine in where
-                for workers in ((1, 2) if what == "crops" else (2,))
-            }
-            empty = empty_tasks(address)
-            rows += [
+            taken = in_turns(
                 {
-                    "what": f"{few:,} faces, {what}, {engine}, {workers} worker{'s' if workers > 1 else ''}",
-                    "seconds": each.seconds,
-                    "faces_per_second": few / each.seconds,
-                    "peak_mib": each.peak_mib,
-                }
-                | (
-                    {"efficiency": taken[what, engine, 1].seconds / each.seconds / 2}
-                    if (what, workers) == ("crops", 2)
-                    else {}
-                )
-                | over(each.seconds, taken[what, "local", workers].seconds)
-                for (what, engine, workers), each in taken.items()
-            ]
-            rows.append(
-                {"what": f"{few:,} faces, crops, ray, 2 workers, its cluster started for it", "seconds": cold.seconds}
-                | over(cold.seconds, taken["crops", "local", 2].seconds)
+                    (what, engine, workers): partial(prepare, photos, data, options, engine, workers, where[engine])
+                    for what, options in ways.items()
+                    for workers in (asked.workers if what == CROPPED else [most])
+                    for engine in where
+                },
+                asked.turns,
             )
-            rows.append(empty)
-            rows += sizes(folder / "few", folder / "crops-local-1" / "folder")
-            record("scaling", rows)
-            at_scale = {
-                engine: prepare(folder / "many", folder / f"many-{engine}", CROPS, engine, 2, where[engine])
-                for engine in where
-            }
-            rows += [
+            rows = [*rows_of(few, taken, cold), empty_tasks(address, most), *sizes(photos, data)]
+            record(asked.results, rows)
+            write_photographs(folder / "many", many)
+            at_scale = in_turns(
                 {
-                    "what": f"{many:,} faces, crops, {engine}, 2 workers",
-                    "seconds": each.seconds,
-                    "faces_per_second": many / each.seconds,
-                    "peak_mib": each.peak_mib,
-                    "peak_over_few": each.peak_mib / taken["crops", engine, 2].peak_mib,
-                }
-                | over(each.seconds, at_scale["local"].seconds)
-                for engine, each in at_scale.items()
-            ]
-    record("scaling", rows)
+                    (CROPPED, engine, most): partial(prepare, folder / "many", data, CROPS, engine, most, where[engine])
+                    for engine in where
+                },
+                1,
+            )
+    for row, way in zip(rows_of(many, at_scale, None), at_scale, strict=True):
+        rows.append(row | {"peak_over_few": at_scale[way].peak_mib / taken[way].peak_mib})
+    record(asked.results, rows)
 
 
 if __name__ == "__main__":

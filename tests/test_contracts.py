@@ -32,15 +32,19 @@ from tests.baselines.conftest import one_thread_and_no_leftovers  # noqa: F401  
 from tests.conftest import SHARED
 
 
-@pytest.mark.parametrize("name", registry.entries("models"))
-def test_model(name: str) -> None:
-    """On small faces, and on CLIP's towers in small, where the model has that as an option: the code is the same."""
+def in_small(name: str) -> ModelSpec:
+    """Return a model on small faces, and on CLIP's towers in small, where it has that as an option: the code is the same."""
     spec: ModelSpec = registry.get("models", name)
     options = {each.name: each for each in options_of(spec)}
     small: dict[str, Any] = {"size": 112} if "size" in options else {}
     if "backbone" in options and str(options["backbone"].default).startswith("ViT-"):
         small["backbone"] = TINY
-    check_model(name if not small or spec.configure is None else replace(spec.configure(**small), configure=None))
+    return spec if not small or spec.configure is None else replace(spec.configure(**small), configure=None)
+
+
+@pytest.mark.parametrize("name", registry.entries("models"))
+def test_model(name: str) -> None:
+    check_model(in_small(name))
 
 
 @pytest.mark.parametrize("name", registry.entries("metrics"))

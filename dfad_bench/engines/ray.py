@@ -72,7 +72,9 @@ class RayEngine:
         context.max_consecutive_actor_init_deaths = _LOST_AT_START
         with DataContext.current(context):
             answers = (
-                ray.data.read_datasource(_Tasks(tasks, settings), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS)
+                ray.data.read_datasource(
+                    _Tasks(tasks, settings), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS
+                )
                 .map_batches(
                     _Stage,
                     fn_constructor_args=(build, settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 
 from dfad_bench import registry
+from dfad_bench.modelling.data import to_device
+from dfad_bench.modelling.device import mixed_precision, seed_everything
 from dfad_bench.modelling.options import options_of
 from dfad_bench.modelling.weights import BY_PATH, load_weights, save_weights
 from dfad_bench.prepare.gaze_map import HEIGHT, WIDTH
@@ -31,10 +34,12 @@ LEAVES = (
 """The leaf classes that a model is built for unless others are given."""
 
 _TOLERANCE = 1e-5
+_DEVICE_TOLERANCE = 1e-3
+"""Kernels of a GPU add in another order, and a deep network with random weights makes more of that."""
 
 
 def check_model(model: str | ModelSpec, classes: Sequence[Leaf] = LEAVES, face_size: int = 256) -> None:
-    """Check a model against the contract of ``ModelSpec``, on random faces and on the CPU.
+    """Check a model against the contract of ``ModelSpec``, on random faces and on the CPU, and on CUDA where that is present.
 
     model: a registered name, the path of a model file, or a spec; face_size: side in pixels of the square faces that
     its preprocessing is given. Raises ContractError for the first promise that is broken.
@@ -53,6 +58,50 @@ def check_model(model: str | ModelSpec, classes: Sequence[Leaf] = LEAVES, face_s
     _check_round_trip(module, spec, classes, batch)
     if hasattr(module, "loss"):
         _check_training(module, spec, classes, face_size)
+    if torch.cuda.is_available():
+        check_device(spec, torch.device("cuda"), classes, face_size)
+
+
+def check_device(spec: ModelSpec, device: torch.device, classes: Sequence[Leaf] = LEAVES, face_size: int = 256) -> None:
+    """Check that a model answers on a device as on the CPU in float32, and that it answers and trains there as runs do.
+
+    Runs use mixed precision on CUDA. Raises ContractError, for what fails on the device alone too, such as a tensor that
+    the module makes on the CPU.
+    """
+    torch.manual_seed(0)
+    module = spec.build(classes).eval()
+    batch = _random_batch(spec, len(classes), faces=5, face_size=face_size)
+    here = _answer(module, batch)
+    seed_everything(0, device)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*deterministic")  # some kernels are not, and runs take those too
+            module.to(device)
+            batch = to_device(batch, device)
+            there = _answer(module, batch)
+            with mixed_precision(device):
+                _check_output(module, batch, len(classes))
+            if hasattr(module, "loss"):
+                _check_step(module, batch, device)
+    except RuntimeError as error:
+        raise ContractError(f"fails on {device.type}: {str(error).splitlines()[0]}") from error
+    worst = _difference(here, _on_cpu(there))
+    require(worst <= _DEVICE_TOLERANCE, f"on {device.type} in float32 an answer differs from the CPU's by {worst:.2g}")
+
+
+def _check_step(module: nn.Module, batch: Batch, device: torch.device) -> None:
+    module.train()
+    with mixed_precision(device):
+        loss: torch.Tensor = module.loss(batch)  # type: ignore[operator]
+    require(bool(loss.isfinite()), f"loss must be finite on {device.type}, it is {loss}")
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in module.named_parameters():
+        finite = parameter.grad is None or bool(parameter.grad.isfinite().all())
+        require(finite, f"the gradient of {name} is not finite on {device.type}")
+
+
+def _on_cpu(output: Output) -> Output:
+    return Output(None if output.logits is None else output.logits.cpu(), output.fake_score.cpu())
 
 
 def _check_metadata(spec: ModelSpec) -> None:
