@@ -334,15 +334,15 @@ def baselines_lines() -> list[str]:
     return [
         *told,
         "",
-        "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights. *On a GPU*: faces",
-        f"a second that it answers, and that it learns (forward and backward), on an {gpu('answers')['device']} by",
+        "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights. *On a GPU*:",
+        f"faces a second that it answers, and that it learns (forward and backward), on an {gpu('answers')['device']} by",
         "`python benchmarks/gpu.py`: mixed precision, batches of 256 and of 64 faces that lie on the device.",
     ]
 
 
 def _on_gpu(row: dict[str, Any]) -> str:
     told = [f"{row[name]:,.0f}" for name in ("answered_per_second", "learned_per_second") if name in row]
-    return ", ".join(told) or "–"
+    return " / ".join(told) or "–"
 
 
 def models_lines() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dfad_bench.modelling.preprocess import Preprocess
-from dfad_bench.testing import ContractError, check_model
+from dfad_bench.testing import ContractError, check_device, check_model
 from dfad_bench.types import Batch, ModelSpec, Output
 from tests.modelling.builders import SHADE, Shade
 
@@ -186,3 +186,47 @@ def test_state_that_is_not_saved_is_refused() -> None:
             return Output(out.logits, out.fake_score + self.offset)
 
     _fails(replace(SHADE, build=lambda classes: Forgetful(len(classes))), "saving and loading")
+
+
+class Moved(Shade):
+    """Knows whether it was moved to a device, as a tensor made on the CPU would."""
+
+    there = False
+
+    def to(self, *where: Any, **how: Any) -> Any:
+        self.there = True
+        return super().to(*where, **how)
+
+
+@pytest.mark.parametrize(
+    ("because", "shift"),
+    [
+        ("fails on cpu: Expected all tensors to be on the same device", None),
+        ("on cpu in float32 an answer differs from the CPU's by", 0.1),
+        ("logits are not finite", float("nan")),
+    ],
+)
+def test_what_fails_on_a_device_alone_is_told(because: str, shift: float | None) -> None:
+    class Elsewhere(Moved):
+        def forward(self, batch: Batch) -> Output:
+            out = super().forward(batch)
+            if self.there and shift is None:
+                raise RuntimeError("Expected all tensors to be on the same device\nand more of it")
+            return Output(out.logits + shift * self.there, out.fake_score) if out.logits is not None and shift else out
+
+    with pytest.raises(ContractError, match=because):
+        check_device(replace(SHADE, build=lambda classes: Elsewhere(len(classes))), torch.device("cpu"), face_size=16)
+
+
+def test_a_loss_that_is_not_finite_on_a_device_is_told() -> None:
+    class Infinite(Shade):
+        def loss(self, batch: Batch) -> torch.Tensor:
+            return super().loss(batch) / 0
+
+    spec = replace(SHADE, build=lambda classes: Infinite(len(classes)))
+    with pytest.raises(ContractError, match="loss must be finite on cpu"):
+        check_device(spec, torch.device("cpu"), face_size=16)
+
+
+def test_a_sound_model_passes_on_a_device() -> None:
+    check_device(SHADE, torch.device("cpu"), face_size=16)
