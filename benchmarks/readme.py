@@ -206,8 +206,8 @@ def scaling_lines() -> list[str]:
     ways = {"streamed": "", "objects": " (as Python objects)"}
     for row in rows("manifests"):
         told.append(
-            f"| {row['protocol']}{ways[row['way']]} | {row['faces']:,} | {row['chosen']:,} | {row['seconds']:.0f} "
-            f"| {row['cpu_seconds']:.0f} | {row['peak_mib']:.0f} MiB |"
+            f"| {row['protocol']}{ways[row['way']]} | {row['faces']:,} | {row['chosen']:,} | {row['seconds']:.3g} "
+            f"| {row['cpu_seconds']:.3g} | {row['peak_mib']:.0f} MiB |"
         )
     told += ["", "| 50,000 faces | loose | packed | row groups | load_dataset |", "|---|---|---|---|---|"]
     for row in rows("packed"):
