@@ -95,6 +95,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_that_loses_a_node_ends_with_the_very_bytes_of_one_process(trained: Path) -> None:
+    """Its workers ask for half a GPU each, of GPUs that the nodes only say they have."""
     weights = folder(trained, "one") / "model.safetensors"
     call(*arguments(trained, "given", "--weights", weights, "--batch-size", "1"))
     done = program("run_on_a_cluster", trained / "tiny.py", trained / "data", trained / "lost", weights, 1, "loses")
