@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dfad_bench.errors import DataError, UsageError
 
+_OURS = "DFAD_BENCH_"
+"""What the names of this package's environment variables begin with."""
+OFFLINE = "DFAD_BENCH_OFFLINE"
+"""The one of them that is no path: set to anything, nothing is downloaded."""
+
 
 class Strict(BaseModel):
     """Base of everything read from disk: unknown keys are errors, values are frozen."""
@@ -35,6 +40,12 @@ def home_dir() -> Path:
 def weights_dir() -> Path | None:
     """Return the user's folder of weights files, ``DFAD_BENCH_WEIGHTS``, or None."""
     return Path(os.environ["DFAD_BENCH_WEIGHTS"]) if os.environ.get("DFAD_BENCH_WEIGHTS") else None
+
+
+def variables() -> dict[str, str]:
+    """Return this package's environment variables as another process needs them, wherever it runs: paths are absolute."""
+    named = {name: value for name, value in os.environ.items() if name.startswith(_OURS) and value}
+    return {name: value if name == OFFLINE else str(Path(value).absolute()) for name, value in named.items()}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

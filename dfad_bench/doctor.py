@@ -284,16 +284,14 @@ def _pip(told: str) -> str | None:
 @contextmanager
 def _offline_and_quiet() -> Iterator[None]:
     """Let what is built here fetch nothing and log nothing, and leave the process as it was."""
-    from dfad_bench.weights import OFFLINE
-
-    before, level = os.environ.get(OFFLINE), logging.root.manager.disable
-    os.environ[OFFLINE] = "1"
+    before, level = os.environ.get(config.OFFLINE), logging.root.manager.disable
+    os.environ[config.OFFLINE] = "1"
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(level)
-        os.environ.pop(OFFLINE) if before is None else os.environ.update({OFFLINE: before})
+        os.environ.pop(config.OFFLINE) if before is None else os.environ.update({config.OFFLINE: before})
 
 
 # --- files and folders ---------------------------------------------------------------------------------------------

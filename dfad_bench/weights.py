@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dfad_bench import registry
-from dfad_bench.config import file_sha256, home_dir, weights_dir
+from dfad_bench.config import OFFLINE, file_sha256, home_dir, weights_dir
 from dfad_bench.errors import DataError, DfadError, WeightsMissing
 from dfad_bench.types import WeightsFile
 
@@ -25,7 +25,6 @@ _TIMEOUT = 30.0
 """Seconds without a byte after which a download is given up."""
 _MOST = 4 << 30
 """Bytes after which a download of unpublished size is given up."""
-OFFLINE = "DFAD_BENCH_OFFLINE"
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes that have arrived and those expected, None where the size is not published."""

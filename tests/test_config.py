@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from dfad_bench.config import Strict, data_dir, file_sha256, home_dir, read_yaml, validate, weights_dir
+from dfad_bench.config import Strict, data_dir, file_sha256, home_dir, read_yaml, validate, variables, weights_dir
 from dfad_bench.errors import DataError, UsageError
 
 
@@ -213,3 +213,17 @@ def test_a_place_is_what_the_environment_says_or_its_default(
 def test_a_file_hash_is_the_sha256_of_its_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
     assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_another_process_is_given_our_variables_with_whole_paths(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"DATA": "faces", "WEIGHTS": "", "HOME": "/home", "OFFLINE": "1"}.items():
+        monkeypatch.setenv(f"DFAD_BENCH_{name}", value)
+    monkeypatch.setenv("DFAD", "other")
+    assert variables() == {
+        "DFAD_BENCH_DATA": str(tmp_path / "faces"),
+        "DFAD_BENCH_HOME": "/home",
+        "DFAD_BENCH_OFFLINE": "1",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def build_engine(name: EngineName, workers: int | None = None, gpus_per_worker: 
                 "--gpus-per-worker (or --gpus-per-replica) is for --engine ray: on one machine, --device says where models run."
             )
         return LocalEngine(1 if workers is None else workers)
+    # Ray prints what it does about lost and ended workers on stdout, which is for data; it reads this when it is imported.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         from dfad_bench.engines.ray import RayEngine
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError, RayTaskError
 
+from dfad_bench.config import variables
 from dfad_bench.errors import DataError, DfadError, RankDied, UsageError
 from dfad_bench.registry import PLUGIN_MODULE
 
@@ -27,8 +28,6 @@ Result = TypeVar("Result")
 _CELL = "pickled"
 """The one column that Ray sees. Tasks are names and rows, results are counts: pixels stay with the worker. What is unpickled
 was pickled by this run's own processes, in the memory of the cluster; nothing of it ever was a file of somebody's."""
-_SETTING = "DFAD_BENCH_"
-"""What the names of this package's environment variables begin with."""
 _LOST_AT_START = 10
 """Workers in a row that may be lost while they start. A stage is built with its first task, so that is the nodes' fault."""
 _LOST_RANKS = 3
@@ -63,7 +62,7 @@ class RayEngine:
         """
         size = self.size()
         _by_value()
-        settings = _settings()
+        given = variables()
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -73,11 +72,11 @@ class RayEngine:
         with DataContext.current(context):
             answers = (
                 ray.data.read_datasource(
-                    _Tasks(tasks, settings), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS
+                    _Tasks(tasks, given), concurrency=1, override_num_blocks=1, num_cpus=_LISTING_CPUS
                 )
                 .map_batches(
                     _Stage,
-                    fn_constructor_args=(build, settings),
+                    fn_constructor_args=(build, given),
                     batch_size=1,
                     batch_format="pyarrow",
                     compute=ActorPoolStrategy(min_size=1, initial_size=size, max_size=size),
@@ -117,7 +116,7 @@ class RayEngine:
         mistake: Any = ray.remote(num_cpus=0)(_Mistake).remote()
         with tempfile.TemporaryDirectory() as unused:
             trainer = TorchTrainer(
-                partial(_told_to, mistake, work, _settings()),
+                partial(_told_to, mistake, work, variables()),
                 train_loop_config={},
                 scaling_config=ScalingConfig(
                     num_workers=ranks,
@@ -155,10 +154,10 @@ class RayEngine:
 class _Tasks(Datasource):
     """The tasks, listed in one stream by a worker: the driver's memory does not grow with them."""
 
-    def __init__(self, tasks: Callable[[], Iterator[Any]], settings: dict[str, str]) -> None:
+    def __init__(self, tasks: Callable[[], Iterator[Any]], given: dict[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tasks = tasks
-        self._settings = settings
+        self._given = given
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Return None: how many tasks there are is known once they are listed."""
@@ -167,24 +166,20 @@ class _Tasks(Datasource):
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         """Return the one stream."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
-        return [ReadTask(partial(_listed, self._tasks, self._settings), unknown)]
+        return [ReadTask(partial(_listed, self._tasks, self._given), unknown)]
 
 
-def _listed(tasks: Callable[[], Iterator[Any]], settings: dict[str, str]) -> Iterator[pa.Table]:
-    _set(settings)
+def _listed(tasks: Callable[[], Iterator[Any]], given: dict[str, str]) -> Iterator[pa.Table]:
+    _set(given)
     try:
         yield from map(_packed, tasks())
     except DfadError as error:
         yield _packed(error)  # through the workers to the driver
 
 
-def _settings() -> dict[str, str]:
-    """Return this process's settings; a cluster's workers have the environment of whoever started their node."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_SETTING)}
-
-
-def _set(settings: dict[str, str]) -> None:
-    for name, value in settings.items():
+def _set(given: dict[str, str]) -> None:
+    """Take the variables of the command; a worker has the environment of whoever started its node."""
+    for name, value in given.items():
         os.environ.setdefault(name, value)  # what a node was started with is its own: its folders may lie elsewhere
 
 
@@ -201,8 +196,8 @@ class _Stage:
     A DfadError is an answer like any other: Ray would wrap it in a traceback.
     """
 
-    def __init__(self, build: Callable[[], Callable[[Any], Any]], settings: dict[str, str]) -> None:
-        _set(settings)
+    def __init__(self, build: Callable[[], Callable[[Any], Any]], given: dict[str, str]) -> None:
+        _set(given)
         self._build = build
         self._stage: Callable[[Any], Any] | None = None
 
@@ -233,8 +228,8 @@ class _Mistake:
         return self._found
 
 
-def _told_to(mistake: Any, work: Callable[[], None], settings: dict[str, str], _: dict[str, Any]) -> None:
-    _set(settings)
+def _told_to(mistake: Any, work: Callable[[], None], given: dict[str, str], _: dict[str, Any]) -> None:
+    _set(given)
     try:
         work()
     except RankDied:

@@ -58,7 +58,7 @@ def told(tasks: Callable[[], Iterator[Any]], build: Callable[[], Callable[[Any],
 
 
 def main() -> None:
-    os.environ["DFAD_BENCH_HOME"] = "the node's"
+    os.environ["DFAD_BENCH_HOME"] = "/node"
     print(f"none: {len(told(partial(counting, 0), partial(stage, same)))} answers")
     print(f"in order: {told(partial(counting, 40), partial(stage, same)) == list(range(40))}")
     for what, tasks, build in (
@@ -68,7 +68,7 @@ def main() -> None:
     ):
         error = told(tasks, build)
         print(f"{what}: {type(error).__name__}: {error}")
-    os.environ |= {"DFAD_BENCH_HOME": "the command's", "DFAD_BENCH_WEIGHTS": "the command's"}
+    os.environ |= {"DFAD_BENCH_HOME": "/command", "DFAD_BENCH_WEIGHTS": "/command"}
     print(f"settings: {told(settings, partial(stage, with_its_own))}")
     bug = told(partial(counting, 9), partial(stage, failing))
     print(f"bug: {type(bug).__name__} names the line: {'a bug in task 5' in str(bug)}")

@@ -18,10 +18,8 @@ from dfad_bench.run import run_model
 
 def main(model: str, data: Path, runs: Path, weights: str, batch_size: int, loses: bool) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    node = {
-        "num_cpus": 1,
-        "num_gpus": 1 if loses else 0,
-    }  # only said to be there: shares of it are handed out nonetheless
+    gpus = 1 if loses else 0  # only said to be there; shares of them are handed out nonetheless
+    node = {"num_cpus": 1, "num_gpus": gpus}
     nodes = [cluster.add_node(**node), cluster.add_node(**node)]
     left = nodes[1:] if loses else []
     ray.init(address=cluster.address, log_to_driver=False)

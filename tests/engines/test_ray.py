@@ -78,7 +78,7 @@ def test_mistakes_are_told_as_they_are_and_bugs_with_their_traceback() -> None:
         "listing: DataError: the listing is broken",
         "building: DataError: the stage is broken",
         "working: DataError: task 5 is broken",
-        """settings: [(("the node's", "the command's"), ("the node's", "the command's"))]""",
+        "settings: [(('/node', '/command'), ('/node', '/command'))]",
         "bug: RayTaskError(UserCodeException) names the line: True",
         "too large: UsageError names the remedy: True",
     ]

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch.distributed as dist
 
 from dfad_bench.modelling.distributed import Ranks
-from dfad_bench.planning import Request
+from dfad_bench.planning import Request, silently
 from dfad_bench.run import run_model
-
-
-@contextlib.contextmanager
-def unheard(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    yield lambda done, total: None
 
 
 def main(model: str, data: Path, runs: Path, sharded: bool) -> None:
@@ -25,7 +18,7 @@ def main(model: str, data: Path, runs: Path, sharded: bool) -> None:
     request = Request(
         *(model, "demo", data, runs), device="cuda", recipe_changes={"precision": "float32"}, shard=sharded
     )
-    print("faces", run_model(request, unheard).result.counts.evaluated)
+    print("faces", run_model(request, silently).result.counts.evaluated)
     dist.destroy_process_group()
 
 
