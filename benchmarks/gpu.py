@@ -5,10 +5,9 @@ Weights are random: no time depends on them. ``python benchmarks/gpu.py``, where
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def main() -> None:
     """Measure and record; what may fail to compile comes last, when all else is kept."""
     cuda = pick_device("cuda")
     seed_everything(0, cuda)
-    torch.use_deterministic_algorithms(False)  # the kernels that a run takes where it may choose
+    torch.use_deterministic_algorithms(False)  # a run asks for deterministic kernels, some of which are slower
     whole, plain = GazeCLIP(LEAVES, DEFAULT, Design()), GazeCLIP(LEAVES, DEFAULT, PLAIN)
     rows = speeds(whole, plain, cuda, 512, TURNS) + utilisation(whole, cuda, 512) + epoch(whole, cuda)
     record("gpu", rows)
@@ -126,10 +125,7 @@ def model_speed(name: str, spec: ModelSpec, device: torch.device) -> dict[str, A
     row["answered_per_second"] = ANSWERED / seconds_of(answering, device)
     if not hasattr(module, "loss") or not any(each.requires_grad for each in module.parameters()):
         return row
-    learned = repeated(few, LEARNED, device)
-    learned = Batch(
-        LEARNED, *(getattr(learned, name) for name in INPUTS), torch.arange(LEARNED, device=device) % len(FOUR)
-    )
+    learned = replace(repeated(few, LEARNED, device), target=torch.arange(LEARNED, device=device) % len(FOUR))
     module.train()
 
     def learning() -> None:
@@ -152,13 +148,8 @@ def repeated(few: Batch, number: int, device: torch.device) -> Batch:
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
-    """Return the median seconds of a call, after two that are not counted."""
-    taken = []
-    for _ in range(TURNS + 2):
-        started = now(device)
-        call()
-        taken.append(now(device) - started)
-    return statistics.median(taken[2:])
+    """Return the median seconds of a call, after one that is not counted."""
+    return in_turns({"call": call}, device, TURNS)["call"]
 
 
 def parity(whole: GazeCLIP, device: torch.device) -> list[dict[str, Any]]:

@@ -276,6 +276,7 @@ def _gazeclip_speed() -> list[str]:
         f"of 8192 × 8192 there. An epoch from PNG files trains {epoch['faces_per_second']:.0f} faces/s with {epoch['workers']} "
         f"loader processes; the GPU waits for faces",
         f"{epoch['idle']:.1%} of the time, and batches of {epoch['batch']} take {epoch['peak_gib']:.1f} GiB.",
+        "There kernels need not be deterministic, as a run's are where they exist.",
     ]
     return told
 
@@ -336,7 +337,8 @@ def baselines_lines() -> list[str]:
         "",
         "By `python benchmarks/baselines.py`: four classes, batches of four faces, two threads, random weights. *On a GPU*:",
         f"faces a second that it answers, and that it learns (forward and backward), on an {gpu('answers')['device']} by",
-        "`python benchmarks/gpu.py`: mixed precision, batches of 256 and of 64 faces that lie on the device.",
+        "`python benchmarks/gpu.py`: mixed precision, batches of 256 and of 64 faces that lie on the device, and kernels that",
+        "need not be deterministic, as a run's are where they exist.",
     ]
 
 
